@@ -1,0 +1,171 @@
+"""The candidate's interpreter: starts the probe in it and collects what the probe reports."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tiergate import processes
+from tiergate.environment import candidate_environment
+from tiergate.errors import UserError
+from tiergate.processes import Cancellation
+from tiergate.repository import Repository
+from tiergate.fields import Device
+from tiergate.spec import Spec
+
+_PROBE = Path(__file__).parent / "probe" / "start.py"
+
+Record = dict[str, Any]
+
+
+@dataclass
+class ProbeResult:
+    """What a job reported, and how it ended."""
+
+    records: list[Record] = field(default_factory=list)
+    problem: str = ""
+    """Why the records cannot be believed; empty when the job ended with its closing record."""
+    status: int = -1
+    output: str = ""
+    left_behind: int = 0
+
+    def of(self, event: str) -> list[Record]:
+        """Return the records of one event."""
+        return [record for record in self.records if record["event"] == event]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An interpreter, the repository that it runs, and the environment that it gets."""
+
+    python: Path
+    repository: Repository
+    spec: Spec
+    threads: int
+    cancellation: Cancellation
+
+    def environment(self, device: Device) -> dict[str, str]:
+        """Return the environment variables of a process on ``device``."""
+        return candidate_environment(
+            os.environ,
+            device=device,
+            threads=self.threads,
+            set_=self.spec.env,
+            passed=self.spec.pass_env,
+        )
+
+    def run_job(
+        self,
+        kind: str,
+        device: Device,
+        timeout: float,
+        values: Mapping[str, Any],
+        on_record: Callable[[Record], None] = lambda _: None,
+    ) -> ProbeResult:
+        """Run one of the probe's jobs in a fresh process.
+
+        Args:
+            kind: the module of ``tiergate.probe`` that does it.
+            device: told to candidate code as ``TIERGATE_DEVICE``.
+            timeout: seconds.
+            values: the job's own parameters.
+            on_record: called with each record as it arrives.
+        """
+        nonce = secrets.token_hex(16)
+        job = {
+            "nonce": nonce,
+            "kind": kind,
+            "device": device,
+            "repository": str(self.repository.root),
+            "pythonpath": [str(self.repository.root / part) for part in self.spec.pythonpath],
+            **values,
+        }
+        receiver = _Receiver(nonce, on_record)
+        done = processes.run(
+            [self.python, "-I", "-B", _PROBE, "{records}"],
+            cwd=self.repository.root,
+            env=self.environment(device),
+            timeout=timeout,
+            cancellation=self.cancellation,
+            stdin=msgspec.json.encode(job),
+            merge_stderr=True,
+            on_record=receiver.line,
+        )
+        result = ProbeResult(
+            records=receiver.records,
+            output=done.stdout.decode(errors="replace"),
+            left_behind=done.left_behind,
+        )
+        if done.cancelled:
+            result.problem = f"cancelled: {self.cancellation.reason}"
+        elif done.timed_out:
+            result.problem = f"timed out after {timeout:g} s; its process group was ended"
+        elif receiver.problem:
+            result.problem = receiver.problem
+        elif receiver.closed is None:
+            result.problem = f"ended without its closing record ({done.ending})"
+        elif done.returncode != 0:
+            result.problem = f"{done.ending} after its closing record"
+        else:
+            result.status = receiver.closed
+        return result
+
+
+class _Receiver:
+    """Accepts the records of one job: JSON, its nonce, numbered without a gap, none after the end."""
+
+    def __init__(self, nonce: str, on_record: Callable[[Record], None]) -> None:
+        self.records: list[Record] = []
+        self.closed: int | None = None
+        self.problem = ""
+        self._nonce = nonce
+        self._on_record = on_record
+
+    def line(self, data: bytes) -> None:
+        if self.problem:
+            return
+        try:
+            record = msgspec.json.decode(data)
+            genuine = record["nonce"] == self._nonce and record["number"] == len(self.records)
+            event = record["event"]
+        except (msgspec.DecodeError, TypeError, KeyError):
+            genuine, event, record = False, "", {}
+        if not genuine or self.closed is not None:
+            self.problem = "its record pipe carried something that the probe did not write"
+            return
+        self.records.append(record)
+        if event == "closed":
+            self.closed = int(record["status"])
+        else:
+            self._on_record(record)
+
+
+def find_python(name: str | None, repository: Path) -> Path:
+    """Return the candidate's interpreter: the given one, or the active or a local environment's.
+
+    Raises:
+        UserError: none was found.
+    """
+    if name is not None:
+        found = shutil.which(name)
+        if found is None:
+            raise UserError(f"--python {name}: no such interpreter")
+        return Path(found).absolute()
+    active = os.environ.get("VIRTUAL_ENV")
+    folders = [Path(active)] if active else []
+    folders += [repository / ".venv", repository / "venv"]
+    for folder in folders:
+        python = folder / "bin" / "python"
+        if python.exists():
+            return python.absolute()
+    raise UserError(
+        "which interpreter has the candidate's dependencies? None is active and there is no .venv; "
+        "name it with --python PATH"
+    )

@@ -1,0 +1,83 @@
+"""``collection``: the whole suite collects without an error, and no test file is left out."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from tiergate.checkers import Context, Observation, pytest_session, session_records
+from tiergate.expectation import Outcomes
+from tiergate.reproduce import python_command
+from tiergate.fields import RepositoryPath
+from tiergate.verdict import Failure
+
+
+class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``collection``."""
+
+    paths: Annotated[
+        list[RepositoryPath], Meta(min_length=1, description="Where the suite is.")
+    ] = msgspec.field(default_factory=lambda: ["tests"])
+    args: Annotated[
+        list[str], Meta(description="Further pytest arguments, such as --import-mode=importlib.")
+    ] = []
+
+
+def outcomes(parameters: With) -> Outcomes:
+    """``ignored`` counts test files of the repository that the collection never visited."""
+    del parameters
+    return Outcomes(
+        strict=("errors", "skipped", "deselected", "ignored"),
+        free=("collected", "warnings"),
+        required=("collected",),
+    )
+
+
+def problems(parameters: With) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    """Refuse arguments that would change what is judged."""
+    return pytest_session.refuse_arguments(parameters.args)
+
+
+def observe(parameters: With, context: Context) -> Observation:
+    """Collect everything below the paths and compare it with the files that are there."""
+    if (missing := session_records.absent(context, parameters.paths)) is not None:
+        return missing
+    result, session = session_records.run_session(
+        context, parameters.paths, [*parameters.args, "--collect-only", "--continue-on-collection-errors"]
+    )
+    seen = session_records.observation(result, session, context, collect_only=True)
+    if seen.error:
+        return seen
+    ignored = [
+        name
+        for name in context.candidate.repository.files_under(parameters.paths)
+        if name not in session.seen_paths and _is_test_file(name, session.file_patterns)
+    ]
+    failures = [
+        Failure(id=name, outcome="ignored", message="a test file that was never collected")
+        for name in ignored
+    ]
+    return replace(
+        seen,
+        counts={**seen.counts, "ignored": len(ignored)},
+        failures=(*seen.failures, *failures)[: session_records.MAX_FAILURES],
+    )
+
+
+def reproduce(parameters: With, context: Context) -> list[str]:
+    """Return the plain pytest command."""
+    arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "--collect-only", "-q"]
+    return [python_command(context, *arguments, *parameters.args, *parameters.paths)]
+
+
+def _is_test_file(name: str, patterns: list[str]) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix == ".py" and any(
+        fnmatch.fnmatch(name if "/" in pattern else path.name, pattern) for pattern in patterns
+    )

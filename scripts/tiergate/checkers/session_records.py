@@ -1,0 +1,215 @@
+"""Records of a pytest session → counts and evidence; shared by ``pytest`` and ``collection``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tiergate.candidate import ProbeResult, Record
+from tiergate.checkers import Context, Observation
+from tiergate.verdict import Failure
+
+MAX_FAILURES = 200
+_DETAILED_FAILURES = 50
+
+_USAGE_ERROR, _INTERNAL_ERROR, _INTERRUPTED = 4, 3, 2
+
+
+@dataclass
+class Session:
+    """What a session collected and what came of it."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    collected: list[str] = field(default_factory=list)
+    selected: list[str] = field(default_factory=list)
+    seen_paths: set[str] = field(default_factory=set)
+    file_patterns: list[str] = field(default_factory=list)
+    running: str = ""
+
+
+def run_session(
+    context: Context, paths: list[str], arguments: Iterable[str]
+) -> tuple[ProbeResult, Session]:
+    """Run pytest on ``paths`` in the candidate's interpreter."""
+    root = context.candidate.repository.root
+
+    def on_record(record: Record) -> None:
+        if record["event"] == "start":
+            context.progress(record["id"])
+
+    result = context.candidate.run_job(
+        "session",
+        context.device,
+        context.criterion.timeout,
+        {
+            "arguments": [
+                "-p",
+                "no:cacheprovider",
+                "-o",
+                "addopts=",
+                f"--rootdir={root}",
+                "--color=no",
+                "--no-header",
+                "-q",
+                *arguments,
+                *paths,
+            ]
+        },
+        on_record,
+    )
+    return result, read_session(result)
+
+
+def read_session(result: ProbeResult) -> Session:
+    """Count what the records say; the terminal output is never read."""
+    session = Session()
+    outcomes: dict[str, list[Record]] = {}
+    for record in result.records:
+        event = record["event"]
+        if event == "session":
+            session.file_patterns = list(record["file_patterns"])
+        elif event == "item":
+            session.collected.append(record["id"])
+            session.seen_paths.add(record["path"])
+        elif event == "collected-node":
+            session.seen_paths.add(record["id"].split("::")[0])
+        elif event == "selected":
+            session.selected = list(record["ids"])
+        elif event in {"collect-failed", "collect-skipped"}:
+            outcome = "errors" if event == "collect-failed" else "skipped"
+            session.counts[outcome] += 1
+            session.seen_paths.add(record["id"].split("::")[0])
+            _add_failure(session, outcome, record)
+        elif event == "start":
+            session.running = record["id"]
+        elif event == "finish":
+            session.running = ""
+        elif event == "phase":
+            outcomes.setdefault(record["id"], []).append(record)
+        elif event == "warning":
+            session.counts["warnings"] += 1
+    session.counts["collected"] = len(session.collected)
+    for phases in outcomes.values():
+        _count_test(session, phases)
+    if result.of("selected"):
+        dropped = list((Counter(session.collected) - Counter(session.selected)).elements())
+        session.counts["deselected"] = len(dropped)
+        for test in dropped:
+            _add_failure(session, "deselected", {"id": test, "message": "collected, but dropped"})
+    return session
+
+
+def _count_test(session: Session, phases: list[Record]) -> None:
+    """Count one test the way that pytest's own summary does, but a second run as a rerun."""
+    calls = 0
+    for record in phases:
+        outcome = _outcome(record)
+        if outcome == "":
+            continue
+        if record["when"] == "call" and outcome in {"passed", "xpassed"} and not record["subtest"]:
+            calls += 1
+            if calls > 1:
+                outcome = "rerun"
+        if record["subtest"] and outcome == "passed":
+            continue
+        session.counts[outcome] += 1
+        if outcome != "passed":
+            _add_failure(session, outcome, record)
+
+
+def _outcome(record: Record) -> str:
+    outcome, when = record["outcome"], record["when"]
+    if outcome == "passed":
+        if when != "call":
+            return ""
+        return "xpassed" if record["xfail"] else "passed"
+    if outcome == "skipped":
+        return "xfailed" if record["xfail"] else "skipped"
+    if outcome == "failed":
+        return "failed" if when == "call" else "errors"
+    return "rerun" if outcome == "rerun" else "errors"
+
+
+def _add_failure(session: Session, outcome: str, record: Record) -> None:
+    if len(session.failures) >= MAX_FAILURES:
+        return
+    detailed = len(session.failures) < _DETAILED_FAILURES
+    session.failures.append(
+        Failure(
+            id=record["id"],
+            outcome=outcome,
+            message=record.get("message", ""),
+            details=record.get("details", "") if detailed else "",
+            path=record.get("path", ""),
+            line=record.get("line"),
+        )
+    )
+
+
+def problem_of(result: ProbeResult, session: Session, *, collect_only: bool) -> str:
+    """Say why a session cannot be judged, or return an empty string."""
+    if unusable := result.of("unusable"):
+        return str(unusable[0]["reason"])
+    if result.problem:
+        where = f" while {session.running} was running" if session.running else ""
+        return f"the test session {result.problem}{where}"
+    if not result.of("session"):
+        return f"pytest never started a session (exit status {result.status})"
+    if result.status == _INTERNAL_ERROR:
+        return "pytest stopped with an internal error"
+    if result.status == _USAGE_ERROR and not session.counts["errors"]:
+        return "pytest did not accept its arguments"
+    if result.status == _INTERRUPTED and not session.counts["errors"]:
+        return "the test session was interrupted from inside"
+    if collect_only:
+        return ""
+    reported = {record["id"] for record in result.of("phase")}
+    unreported = [test for test in session.selected if test not in reported]
+    if unreported and not session.counts["errors"]:
+        return (
+            f"{len(unreported)} of {len(session.selected)} selected tests never reported "
+            f"an outcome, the first: {unreported[0]}"
+        )
+    red = session.counts["failed"] + session.counts["errors"]
+    if result.status == 1 and not red:
+        return "pytest says that tests failed, but no failure was reported"
+    return ""
+
+
+def observation(
+    result: ProbeResult, session: Session, context: Context, *, collect_only: bool
+) -> Observation:
+    """Return what a session amounts to."""
+    error = problem_of(result, session, collect_only=collect_only)
+    notes = list(session.notes)
+    if result.left_behind:
+        notes.append(f"{result.left_behind} processes were left running and have been ended")
+    if not error and not collect_only and context.device == "cuda":
+        used = sum(record["allocations"] for record in result.of("cuda"))
+        if used == 0:
+            error = "no test used the CUDA device: nothing was ever allocated on it"
+        notes.append(f"{used} allocations on the CUDA device")
+    return Observation(
+        counts=dict(session.counts),
+        error=error,
+        failures=tuple(session.failures),
+        notes=tuple(notes),
+        output=result.output,
+        running=session.running,
+    )
+
+
+def absent(context: Context, paths: list[str]) -> Observation | None:
+    """Return the observation for paths that are missing or lead out of the repository."""
+    repository = context.candidate.repository
+    files = [path.split("::")[0] for path in paths]
+    if escaping := [path for path in files if repository.leaves(path)]:
+        return Observation(error=f"a symbolic link leads out of the repository: {escaping[0]}")
+    missing = [path for path in files if not (repository.root / path).exists()]
+    if not missing:
+        return None
+    failures = [Failure(id=path, outcome="errors", message="does not exist") for path in missing]
+    return Observation(counts={"errors": len(missing)}, failures=tuple(failures))

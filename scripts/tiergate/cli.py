@@ -1,0 +1,87 @@
+"""Parses the command line and dispatches: a command's module is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from tiergate import __version__
+from tiergate.errors import ExitCode, UserError
+
+COMMANDS: Mapping[str, str] = {
+    "run": "Judge this repository: run the criteria and decide.",
+    "decide": "Put the reports of all legs together and decide.",
+    "explain": "Say what a criterion means and how to reproduce it.",
+    "plan": "Show the cells and waves, or in which order to mend what failed.",
+    "schema": "Print the JSON schema of gate.yaml or of report.json.",
+}
+
+
+class _Commands(click.Group):
+    """A group that knows its commands' names and imports their modules on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"tiergate.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 gate passed, 1 gate failed, 2 the spec or the command line is wrong, "
+    "3 the gate could not be evaluated.",
+)
+@click.version_option(__version__, prog_name="tiergate")
+def tiergate() -> None:
+    """A merge gate that cannot go green by accident.
+
+    The criteria stand in gate.yaml; `tiergate run` judges the repository you are in.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit by the contract."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        result: Any = tiergate.main(arguments, prog_name="tiergate", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        click.echo("tiergate: interrupted", err=True)
+        return ExitCode.NOT_EVALUATED
+    except click.ClickException as mistake:
+        mistake.show()
+        return ExitCode.USAGE
+    except UserError as mistake:
+        click.echo(f"tiergate: {mistake}" if "\n" not in str(mistake) else str(mistake), err=True)
+        return mistake.exit_code
+    except BrokenPipeError:
+        # Nobody reads the decision any more; it must not look like a pass.
+        sys.stdout = None  # type: ignore[assignment]
+        return ExitCode.NOT_EVALUATED
+    except Exception:  # a fault of ours is red as well, and says what to send to us
+        traceback.print_exc()
+        click.echo("tiergate: internal error; please report it with the lines above", err=True)
+        return ExitCode.NOT_EVALUATED
+    return int(result) if isinstance(result, int) else ExitCode.PASSED

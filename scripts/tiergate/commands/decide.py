@@ -1,0 +1,80 @@
+"""``tiergate decide``: from the reports of all legs to one decision."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tiergate.commands import options
+
+if TYPE_CHECKING:
+    from tiergate.fields import Device
+
+
+@click.command("decide", epilog="Example: tiergate decide reports/cpu reports/cuda")
+@click.argument("reports", nargs=-1, metavar="REPORT…", type=click.Path(path_type=Path))
+@options.spec
+@options.repo
+@click.option(
+    "--device",
+    "devices",
+    type=click.Choice(["cpu", "cuda"]),
+    multiple=True,
+    help="Expect this leg only; repeatable.  [default: every leg of the spec]",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    show_default=True,
+    help="github: annotations and job summary as well.",
+)
+def command(
+    reports: tuple[Path, ...],
+    spec_path: Path | None,
+    repo: Path,
+    devices: tuple[Device, ...],
+    output_format: str,
+) -> int:
+    """Decide over reports: files, or folders in which every report.json counts.
+
+    Exits with 0 only if every cell that the spec expects is there exactly once, of this spec and
+    of the state that the repository is in now, and passed.
+    """
+    from tiergate import decide, spec, verdict
+    from tiergate.commands.run import show
+    from tiergate.errors import UserError
+    from tiergate.render.text import Text
+    from tiergate.repository import Repository
+
+    gate = spec.load(options.spec_of(spec_path, repo))
+    if absent := [device for device in devices if device not in gate.devices]:
+        raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
+    source = Repository(repo).source()
+    read: list[verdict.Report] = []
+    unreadable = []
+    for path in _files(reports):
+        try:
+            read.append(verdict.read(path))
+        except verdict.ReportError as error:
+            unreadable.append(str(error))
+    decision = decide.decide(
+        gate, read, devices=devices or None, source=source, unreadable=unreadable
+    )
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    show(Text(colour=colour).decision(decision), decision, output_format)
+    return decision.exit_code
+
+
+def _files(reports: tuple[Path, ...]) -> list[Path]:
+    from tiergate.verdict import REPORT_NAME
+
+    files: list[Path] = []
+    for path in reports:
+        files += sorted(path.rglob(REPORT_NAME)) if path.is_dir() else [path]
+    return files

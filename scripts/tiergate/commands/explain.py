@@ -1,0 +1,71 @@
+"""``tiergate explain``: what a criterion means."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tiergate.commands import options
+
+
+@click.command("explain", epilog="Example: tiergate explain ISS-003")
+@click.argument("criterion_id", metavar="ID")
+@options.spec
+@options.repo
+@options.python
+def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str | None) -> int:
+    """Say what a criterion means, what it expects, how to reproduce it and who mends it."""
+    from tiergate import candidate, checkers, spec
+    from tiergate.errors import UserError
+    from tiergate.processes import Cancellation
+    from tiergate.render.text import remedy_rows
+    from tiergate.reproduce import cell_command
+    from tiergate.repository import Repository
+
+    gate = spec.load(options.spec_of(spec_path, repo))
+    criterion = gate.criterion(criterion_id)
+    checker = checkers.get(criterion.uses)
+    repository = Repository(repo)
+    try:
+        interpreter = candidate.find_python(python, repository.root)
+    except UserError:
+        interpreter = Path("python")
+    judged = candidate.Candidate(interpreter, repository, gate, 1, Cancellation())
+    outcomes = checker.outcomes(criterion.parameters)
+    zero = [name for name in outcomes.strict if name not in criterion.expect]
+    tier = next(t for t in gate.tiers if criterion in t.criteria)
+    rows = [
+        ("holds when", criterion.name),
+        ("tier", tier.gate),
+        ("checker", f"{criterion.uses}: {_summary(checker)}"),
+        ("expects", ", ".join(f"{k}: {v}" for k, v in criterion.expect.items()) or "(nothing)"),
+        ("must be zero", ", ".join(zero)),
+        ("devices", ", ".join(criterion.devices)),
+        ("needs", ", ".join(criterion.needs)),
+        ("timeout", f"{criterion.timeout:g} s"),
+        ("defined at", f"{gate.path}:{criterion.mark.line}"),
+    ]
+    click.echo(criterion.id)
+    for name, value in rows:
+        if value:
+            click.echo(f"  {name:<13} {value}")
+    for device in criterion.devices:
+        context = checkers.Context(criterion, judged, device, lambda _: None)
+        click.echo(f"  reproduce on {device}, at the repository's root:")
+        click.echo(f"    {cell_command(criterion.id, device)}")
+        for line in checker.reproduce(criterion.parameters, context):
+            click.echo(f"    {line}")
+    if remedy := remedy_rows(criterion.remedy):
+        click.echo("  remedy")
+        for name, value in remedy:
+            click.echo(f"    {name:<9} {value}")
+    return 0
+
+
+def _summary(checker: object) -> str:
+    """Return the first line of the checker's docstring, without its name."""
+    module = checker if hasattr(checker, "__doc__") and checker.__doc__ else sys
+    first = (module.__doc__ or "").strip().split("\n", 1)[0]
+    return first.split(": ", 1)[-1]

@@ -1,0 +1,116 @@
+"""What a criterion expects, and how observed counts are compared with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tiergate.suggest import did_you_mean
+
+_AT_LEAST = re.compile(r">=\s*([0-9]{1,12})")
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The outcomes that a checker counts.
+
+    Attributes:
+        strict: must be zero unless ``expect:`` names them.
+        free: compared only where ``expect:`` names them.
+        required: ``expect:`` must name them, or the criterion could pass vacuously.
+        default: what is expected where the criterion has no ``expect:``.
+        open: other names may be expected as well.
+    """
+
+    strict: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    default: Mapping[str, int] = field(default_factory=dict)
+    open: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All the outcomes."""
+        return (*self.strict, *self.free)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One expected value: exactly ``value``, or at least that many."""
+
+    value: int
+    at_least: bool = False
+
+    def holds(self, observed: int) -> bool:
+        """Tell whether ``observed`` is as expected."""
+        return observed >= self.value if self.at_least else observed == self.value
+
+    def __str__(self) -> str:
+        return f">={self.value}" if self.at_least else str(self.value)
+
+
+Expectation = Mapping[str, Bound]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One outcome that is not as expected."""
+
+    outcome: str
+    expected: Bound
+    observed: int
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: expected {self.expected}, observed {self.observed}"
+
+
+def parse_bound(value: int | str) -> Bound:
+    """Read a value of ``expect:``: a number or ``">=N"``.
+
+    Raises:
+        ValueError: anything else, with a message that says what is allowed.
+    """
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"a count cannot be negative: {value}")
+        return Bound(value)
+    if match := _AT_LEAST.fullmatch(value):
+        return Bound(int(match[1]), at_least=True)
+    raise ValueError(f'{value[:80]!r} is neither a number nor ">=N"')
+
+
+def check_names(named: Mapping[str, object], outcomes: Outcomes) -> list[tuple[str | None, str]]:
+    """Return what is wrong with the names in an ``expect:``, as (name or None, message) pairs."""
+    wrong: list[tuple[str | None, str]] = [
+        (name, f"unknown outcome {name[:80]!r}{did_you_mean(name, outcomes.names)}")
+        for name in named
+        if name not in outcomes.names and not outcomes.open
+    ]
+    wrong.extend(
+        (None, f"expect: must say how many {name}; without it the criterion could not fail")
+        for name in outcomes.required
+        if name not in named
+    )
+    return wrong
+
+
+def vacuous(expectation: Expectation, outcomes: Outcomes) -> str | None:
+    """Say why an expectation would hold for nothing at all, or return None."""
+    for name in outcomes.required:
+        bound = expectation.get(name)
+        if bound is not None and bound.at_least and bound.value == 0:
+            return f'{name}: ">=0" always holds; expect at least one'
+    return None
+
+
+def mismatches(
+    expectation: Expectation, counts: Mapping[str, int], outcomes: Outcomes
+) -> list[Mismatch]:
+    """Compare ``counts`` with what is expected: what is not named must be zero, unless free."""
+    full = {name: Bound(0) for name in outcomes.strict} | dict(expectation)
+    return [
+        Mismatch(name, bound, counts.get(name, 0))
+        for name, bound in full.items()
+        if not bound.holds(counts.get(name, 0))
+    ]

@@ -1,0 +1,76 @@
+"""Observation + expectation → verdict: the only place where a cell is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tiergate import expectation
+from tiergate.checkers import Checker, Context, Observation
+from tiergate.expectation import Mismatch, Outcomes
+from tiergate.reproduce import cell_command
+from tiergate.spec import Criterion
+from tiergate.verdict import Evidence, Status, Verdict
+
+_SUMMARY_LIMIT = 500
+
+
+def judge(
+    context: Context, checker: Checker, observation: Observation, seconds: float
+) -> Verdict:
+    """Compare what was observed with what is expected."""
+    criterion = context.criterion
+    outcomes = checker.outcomes(criterion.parameters)
+    wrong = expectation.mismatches(criterion.expect, observation.counts, outcomes)
+    status, summary = _decide(observation, wrong, outcomes)
+    return Verdict(
+        criterion=criterion.id,
+        device=context.device,
+        status=status,
+        summary=summary[:_SUMMARY_LIMIT],
+        seconds=round(seconds, 3),
+        evidence=Evidence(
+            expected={name: str(bound) for name, bound in criterion.expect.items()},
+            observed={name: count for name, count in observation.counts.items() if count},
+            failures=list(observation.failures),
+            findings=list(observation.findings),
+            notes=list(observation.notes),
+            reproduce=[
+                cell_command(criterion.id, context.device),
+                *checker.reproduce(criterion.parameters, context),
+            ],
+            output="" if status == "pass" else observation.output,
+            running=observation.running,
+        ),
+        remedy=criterion.remedy,
+    )
+
+
+def not_run(criterion: Criterion, device: str, status: Status, summary: str) -> Verdict:
+    """Return the verdict of a cell that was never started."""
+    return Verdict(
+        criterion=criterion.id,
+        device="cuda" if device == "cuda" else "cpu",
+        status=status,
+        summary=summary,
+        evidence=Evidence(reproduce=[cell_command(criterion.id, device)]),
+        remedy=criterion.remedy,
+    )
+
+
+def _decide(
+    observation: Observation, wrong: list[Mismatch], outcomes: Outcomes
+) -> tuple[Status, str]:
+    if observation.error:
+        return "error", observation.error
+    if wrong:
+        return "fail", f"{describe(observation.counts, outcomes)}; " + "; ".join(map(str, wrong))
+    if observation.claim == "fail":
+        return "fail", observation.summary or describe(observation.counts, outcomes)
+    return "pass", observation.summary or describe(observation.counts, outcomes)
+
+
+def describe(counts: Mapping[str, int], outcomes: Outcomes) -> str:
+    """Return the counts in words, as in ``8 passed, 3 failed``."""
+    order = [*outcomes.required, *outcomes.strict, *outcomes.free, *counts]
+    shown = [f"{counts[name]} {name}" for name in dict.fromkeys(order) if counts.get(name)]
+    return ", ".join(shown) or "nothing observed"

@@ -1,0 +1,46 @@
+"""Is there a CUDA device that computes?"""
+
+import traceback
+
+from .text import clip
+
+
+def run(job, channel):
+    """Compute an exact product on the device and send the proof, or why there is none."""
+    try:
+        import torch  # noqa: PLC0415 - the candidate's own, only in this job
+    except ImportError as error:
+        channel.send("no-device", reason="torch cannot be imported: %s" % error)
+        return 1
+    build = "torch %s, built for CUDA %s" % (torch.__version__, torch.version.cuda)
+    if torch.version.cuda is None:
+        channel.send("no-device", reason="torch %s is a build without CUDA" % torch.__version__)
+        return 1
+    try:
+        if not torch.cuda.is_available() or torch.cuda.device_count() < 1:
+            channel.send("no-device", reason=build + ": no CUDA device is visible")
+            return 1
+        # Small integers are exact in float32, whatever the order of the sums.
+        left = torch.arange(4096, dtype=torch.float32).reshape(64, 64) % 7
+        right = torch.arange(4096, dtype=torch.float32).reshape(64, 64) % 5
+        computed = (left.to("cuda") @ right.to("cuda")).cpu()
+        if not torch.equal(computed, left @ right):
+            channel.send("no-device", reason=build + ": the device computed a wrong product")
+            return 1
+        major, minor = torch.cuda.get_device_capability(0)
+        channel.send(
+            "device",
+            values={
+                "name": torch.cuda.get_device_name(0),
+                "capability": "%d.%d" % (major, minor),
+                "count": str(torch.cuda.device_count()),
+                "torch": torch.__version__,
+                "cuda": torch.version.cuda,
+                "result": str(int(computed.sum().item())),
+            },
+        )
+    except Exception:  # noqa: BLE001 - a driver fails in many ways; each is the evidence
+        reason = clip(traceback.format_exc(limit=3), 2000)
+        channel.send("no-device", reason=build + ":\n" + reason)
+        return 1
+    return 0

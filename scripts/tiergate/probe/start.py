@@ -1,0 +1,36 @@
+"""Entry point: ``python -I -B start.py FD`` with a job as JSON on standard input."""
+
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+
+def _load_package():
+    """Import this folder as a package whose name cannot clash with one of the candidate's."""
+    spec = importlib.util.spec_from_file_location(
+        "_tiergate_probe", _HERE / "__init__.py", submodule_search_locations=[str(_HERE)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["_tiergate_probe"] = package
+    spec.loader.exec_module(package)
+
+
+def main():
+    """Run one job and write its closing record."""
+    _load_package()
+    records = importlib.import_module("_tiergate_probe.records")
+    job = json.load(sys.stdin)
+    channel = records.Channel(int(sys.argv[1]), job["nonce"])
+    task = importlib.import_module("_tiergate_probe." + job["kind"])
+    sys.argv[1:] = []
+    sys.path[:0] = job["pythonpath"]
+    status = task.run(job, channel)
+    channel.close(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Which files does this interpreter itself not compile?  Nothing is executed."""
+
+import tokenize
+import warnings
+from pathlib import Path
+
+from .text import clip
+
+
+def run(job, channel):
+    """Compile each of ``job["files"]`` and report the ones that fail."""
+    warnings.simplefilter("ignore")
+    for name in job["files"]:
+        problem = _problem(Path(job["repository"], name))
+        if problem is not None:
+            channel.send("unreadable", path=name, **problem)
+    channel.send("compiled", files=len(job["files"]))
+    return 0
+
+
+def _problem(path):
+    try:
+        source = path.read_bytes()
+        with path.open("rb") as stream:
+            encoding, _ = tokenize.detect_encoding(stream.readline)
+        if encoding not in ("utf-8", "utf-8-sig"):
+            return {"line": 1, "message": "declares the encoding %r; only UTF-8 is read" % encoding}
+        compile(source, str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return {"line": error.lineno or 1, "message": clip("%s: %s" % (type(error).__name__, error.msg), 300)}
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        return {"line": 1, "message": clip("%s: %s" % (type(error).__name__, error), 300)}
+    return None

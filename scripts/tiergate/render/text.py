@@ -1,0 +1,185 @@
+"""Plain text for a terminal: progress, the table of verdicts, failures, the decision."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable
+
+from tiergate.decide import CellDecision, Decision
+from tiergate.fields import Remedy
+from tiergate.verdict import Failure, Verdict
+
+_MARKS = {"pass": "✓", "fail": "✗", "error": "!", "blocked": "·", "waived": "~"}
+_COLOURS = {"pass": "32", "fail": "31", "error": "31", "blocked": "33", "waived": "33"}
+_FAILURES_SHOWN = 10
+_FINDINGS_SHOWN = 20
+_DETAIL_LINES = 14
+
+
+def printable(text: str) -> str:
+    """Make what candidate code wrote harmless: no control characters but newline and tab."""
+    return "".join(
+        c if c in "\n\t" or (c.isprintable() and c.isascii()) or (ord(c) > 159 and c.isprintable())
+        else repr(c)[1:-1]
+        for c in text
+    )
+
+
+class Text:
+    """Renders with or without colour.
+
+    Args:
+        colour: whether to write ANSI colour codes.
+        width: columns; by default the terminal's.
+    """
+
+    def __init__(self, *, colour: bool, width: int | None = None) -> None:
+        self._colour = colour
+        self._width = max(60, width or shutil.get_terminal_size((100, 24)).columns)
+
+    def status(self, status: str) -> str:
+        """Return a status with its mark."""
+        return self._paint(f"{_MARKS[status]} {status}", _COLOURS[status])
+
+    def verdict_line(self, verdict: Verdict) -> str:
+        """Return the one line that progress shows for a finished cell."""
+        return (
+            f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
+            f"{verdict.cell:<16} {verdict.seconds:6.1f} s  {_first_line(verdict.summary)}"
+        )
+
+    def decision(self, decision: Decision) -> str:
+        """Return everything: table, failures, problems and the decision itself."""
+        parts = [self._table(decision.cells)]
+        parts += [
+            self._failure(d.verdict)
+            for d in decision.cells
+            if d.verdict is not None and d.verdict.status in {"fail", "error"}
+        ]
+        if decision.problems:
+            parts.append("\n".join(f"! {printable(problem)}" for problem in decision.problems))
+        parts.append(self._conclusion(decision))
+        return "\n\n".join(parts)
+
+    def _conclusion(self, decision: Decision) -> str:
+        lines = []
+        if decision.partial:
+            shown = ", ".join(decision.partial[:6])
+            more = f", and {len(decision.partial) - 6} more" if len(decision.partial) > 6 else ""
+            lines.append(f"not judged here: {shown}{more}")
+        colour = "1;32" if decision.conclusion == "passed" else "1;31"
+        lines += [self._paint(tier.sentence, colour) for tier in decision.tiers]
+        if not decision.tiers:
+            lines.append(self._paint("GATE NOT EVALUATED — not a pass", colour))
+        return "\n".join(lines)
+
+    def selection(self, decision: Decision, selected: int) -> str:
+        """Return what ``decision`` says when only some criteria were asked for."""
+        parts = [self._table(decision.cells)]
+        parts += [
+            self._failure(d.verdict)
+            for d in decision.cells
+            if d.verdict is not None and d.verdict.status in {"fail", "error"}
+        ]
+        parts += [f"! {printable(problem)}" for problem in decision.problems]
+        passed = decision.conclusion == "passed"
+        word = "passed" if passed else decision.conclusion
+        parts.append(
+            self._paint(
+                f"{selected} of {selected + len(decision.partial)} cells judged: {word}. "
+                "This is no decision on the gate.",
+                "1;32" if passed else "1;31",
+            )
+        )
+        return "\n\n".join(parts)
+
+    def _table(self, cells: Iterable[CellDecision]) -> str:
+        rows = [("criterion", "device", "verdict", "seconds", "observed")]
+        for decision in cells:
+            cell, verdict = decision.cell, decision.verdict
+            if verdict is None:
+                rows.append((cell.criterion.id, cell.device, "missing", "", "no verdict"))
+                continue
+            rows.append(
+                (
+                    cell.criterion.id,
+                    cell.device,
+                    verdict.status,
+                    f"{verdict.seconds:.1f}",
+                    _first_line(verdict.summary),
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        room = max(20, self._width - sum(widths) - 10)
+        lines = []
+        for number, row in enumerate(rows):
+            head = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2])]
+            if number and row[2] in _COLOURS:
+                head[2] = self._paint(head[2], _COLOURS[row[2]])
+            last = row[4] if len(row[4]) <= room else row[4][: room - 1] + "…"
+            lines.append("  ".join([*head, row[3].rjust(widths[3]), last]).rstrip())
+            if number == 0:
+                lines.append("─" * min(self._width, 100))
+        return "\n".join(lines)
+
+    def _failure(self, verdict: Verdict) -> str:
+        evidence = verdict.evidence
+        lines = [self._paint(f"── {verdict.cell}: {verdict.status} ", "1") + "─" * 20]
+        lines.append(printable(verdict.summary))
+        if evidence.expected:
+            expected = ", ".join(f"{name}: {value}" for name, value in evidence.expected.items())
+            observed = ", ".join(f"{name}: {n}" for name, n in evidence.observed.items())
+            lines.append(f"  expected  {expected}")
+            lines.append(f"  observed  {observed or 'nothing'}")
+        if evidence.running:
+            lines.append(f"  running   {printable(evidence.running)}")
+        lines += self._failures(evidence.failures)
+        for finding in evidence.findings[:_FINDINGS_SHOWN]:
+            place = f"{finding.path}:{finding.line}:{finding.column}"
+            lines.append(f"  {printable(place)}: {finding.rule}")
+            lines.append(f"      {printable(finding.code)}")
+        if evidence.findings:
+            lines.append(textwrap.fill(printable(evidence.findings[0].message), self._width,
+                                       initial_indent="  ", subsequent_indent="  "))
+        if len(evidence.findings) > _FINDINGS_SHOWN:
+            lines.append(f"  … and {len(evidence.findings) - _FINDINGS_SHOWN} more findings")
+        lines += [f"  note      {printable(note)}" for note in evidence.notes[:10]]
+        if evidence.output and not evidence.failures and not evidence.findings:
+            tail = printable(evidence.output).strip().splitlines()[-_DETAIL_LINES:]
+            lines += ["  output:", *(f"    {line[:300]}" for line in tail)]
+        lines += [f"  run       {command}" for command in evidence.reproduce]
+        lines += [f"  {name:<9} {value}" for name, value in remedy_rows(verdict.remedy)]
+        return "\n".join(lines)
+
+    def _failures(self, failures: list[Failure]) -> list[str]:
+        lines = []
+        for failure in failures[:_FAILURES_SHOWN]:
+            place = f"  {failure.path}:{failure.line}" if failure.path and failure.line else ""
+            lines.append(f"  {failure.outcome}: {printable(failure.id)}{printable(place)}")
+            text = failure.message or failure.details
+            shown = printable(text).strip().splitlines()
+            lines += [f"      {line[:200]}" for line in shown[:4]]
+        if len(failures) > _FAILURES_SHOWN:
+            lines.append(f"  … and {len(failures) - _FAILURES_SHOWN} more")
+        return lines
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._colour else text
+
+
+def remedy_rows(remedy: Remedy) -> list[tuple[str, str]]:
+    """Return what a remedy says, as (name, value) pairs."""
+    rows = [
+        ("task", remedy.task),
+        ("owner", remedy.owner),
+        ("skill", remedy.skill),
+        ("playbook", remedy.playbook),
+        ("hint", remedy.hint),
+        ("files", ", ".join(remedy.files)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _first_line(text: str) -> str:
+    return printable(text).split("\n", 1)[0]

@@ -1,0 +1,144 @@
+"""The judged repository: its commit, a digest of its tree, and the files that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+from functools import cached_property
+from pathlib import Path
+
+from tiergate.errors import NotEvaluatedError
+from tiergate.verdict import Source
+
+_GIT_ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+_SKIPPED_WITHOUT_GIT = frozenset({".git", ".hg", ".tiergate", "__pycache__", "node_modules"})
+
+
+class Repository:
+    """A folder with the candidate's code; in git where it is a checkout.
+
+    Args:
+        root: the repository's top folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    @cached_property
+    def is_git(self) -> bool:
+        """Whether ``root`` lies in a git work tree."""
+        try:
+            answer = _git(self.root, "rev-parse", "--is-inside-work-tree")
+        except NotEvaluatedError:
+            return False
+        return answer.strip() == b"true"
+
+    @cached_property
+    def files(self) -> list[str]:
+        """The files that belong to it: tracked, or untracked and not ignored; sorted.
+
+        Paths are relative with ``/``. Tracked files that are gone from the folder are not listed.
+        Without git, every file below the folder.
+        """
+        if not self.is_git:
+            return sorted(self._walk())
+        listed = _git(
+            self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "."
+        )
+        names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
+        return sorted(name for name in names if os.path.lexists(self.root / name))
+
+    def files_under(self, paths: list[str]) -> list[str]:
+        """The files of the repository that are, or lie below, one of ``paths``."""
+        wanted = [os.path.normpath(path) for path in paths]
+        if "." in wanted:
+            return self.files
+        folders = tuple(f"{path}/" for path in wanted)
+        return [name for name in self.files if name in wanted or name.startswith(folders)]
+
+    def leaves(self, path: str) -> bool:
+        """Tell whether ``path``, symbolic links followed, leads out of the repository."""
+        real = (self.root / path).resolve()
+        return real != self.root and self.root not in real.parents
+
+    def source(self) -> Source:
+        """Return the commit and the digest of what is in the folder now."""
+        if not self.is_git:
+            return Source()
+        try:
+            commit = _git(self.root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+        except NotEvaluatedError:
+            commit = ""  # a repository without a first commit
+        dirty = bool(_git(self.root, "status", "--porcelain", "-z", "--", "."))
+        return Source(commit=commit, tree=self._digest(), dirty=dirty)
+
+    def _digest(self) -> str:
+        known = self._unchanged_blobs()
+        digest = hashlib.sha256()
+        for name in self.files:
+            path = self.root / name
+            mode, blob = known.get(name) or _describe(path)
+            digest.update(b"%s %s %s\0" % (mode.encode(), blob.encode(), os.fsencode(name)))
+        return digest.hexdigest()
+
+    def _unchanged_blobs(self) -> dict[str, tuple[str, str]]:
+        """Mode and blob id of the tracked files that git knows to be as they were staged."""
+        staged = _git(self.root, "ls-files", "--stage", "-z", "--", ".")
+        blobs = {}
+        for line in staged.split(b"\0"):
+            if line:
+                about, name = line.split(b"\t", 1)
+                mode, blob, _ = about.decode().split(" ")
+                blobs[os.fsdecode(name)] = (mode, blob)
+        modified = _git(self.root, "ls-files", "--modified", "-z", "--", ".")
+        for name in modified.split(b"\0"):
+            blobs.pop(os.fsdecode(name), None)
+        return blobs
+
+    def _walk(self) -> list[str]:
+        found = []
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = [name for name in folders if name not in _SKIPPED_WITHOUT_GIT]
+            found.extend(
+                Path(folder, name).relative_to(self.root).as_posix() for name in names
+            )
+        return found
+
+
+def _describe(path: Path) -> tuple[str, str]:
+    """Return mode and blob id as git would give them."""
+    about = path.lstat()
+    if stat.S_ISLNK(about.st_mode):
+        return "120000", _blob(os.fsencode(path.readlink()))
+    if stat.S_ISDIR(about.st_mode):
+        return "160000", ""  # an untracked nested repository
+    mode = "100755" if about.st_mode & stat.S_IXUSR else "100644"
+    return mode, _blob(path.read_bytes())
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            env={**environment, **_GIT_ENVIRONMENT},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+    except FileNotFoundError:
+        raise NotEvaluatedError("git is not installed, or not on PATH") from None
+    except subprocess.TimeoutExpired:
+        raise NotEvaluatedError(f"git {arguments[0]} took more than 120 seconds") from None
+    except subprocess.CalledProcessError as error:
+        message = error.stderr.decode(errors="replace").strip()
+        raise NotEvaluatedError(f"git {arguments[0]} failed in {root}: {message}") from None
+    return done.stdout

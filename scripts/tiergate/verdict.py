@@ -1,0 +1,223 @@
+"""Verdicts, their evidence, and the report of one leg: the words that travel as JSON."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tiergate.errors import NotEvaluatedError
+from tiergate.fields import Device, Remedy
+
+SCHEMA_VERSION = 1
+REPORT_NAME = "report.json"
+
+Status = Literal["pass", "fail", "error", "blocked", "waived"]
+
+# `passing` is the only place that says which statuses let a gate pass.
+PASSING: frozenset[Status] = frozenset({"pass"})
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of a report: immutable, unknown fields refused, defaults left out."""
+
+
+class Failure(_Record, frozen=True):
+    """One thing that did not hold: a test, a name, a collection error."""
+
+    id: str
+    """The pytest node id, or what else names it."""
+    outcome: str
+    message: str = ""
+    details: str = ""
+    """A traceback, shortened."""
+    path: str = ""
+    line: int | None = None
+
+
+class Finding(_Record, frozen=True):
+    """One place in the code that a rule matched."""
+
+    rule: str
+    path: str
+    line: int
+    column: int
+    message: str
+    code: str = ""
+
+
+class Evidence(_Record, frozen=True):
+    """What a person needs to believe or mend a verdict."""
+
+    expected: dict[str, str] = {}
+    observed: dict[str, int] = {}
+    failures: list[Failure] = []
+    findings: list[Finding] = []
+    notes: list[str] = []
+    reproduce: list[str] = []
+    """Commands for a shell at the repository's root."""
+    output: str = ""
+    """The end of what the evaluation printed; never interpreted."""
+    running: str = ""
+    """The test that was running when the evaluation was ended from outside."""
+
+
+class Verdict(_Record, frozen=True):
+    """What the judge says of one cell."""
+
+    criterion: str
+    device: Device
+    status: Status
+    summary: str
+    seconds: float = 0.0
+    evidence: Evidence = Evidence()
+    remedy: Remedy = Remedy()
+
+    @property
+    def cell(self) -> str:
+        """The cell's name, as in ``ISS-003@cpu``."""
+        return cell_name(self.criterion, self.device)
+
+
+class SpecIdentity(_Record, frozen=True):
+    """Which spec the verdicts come from."""
+
+    path: str
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Source(_Record, frozen=True):
+    """Which state of the repository was judged; empty outside a git repository."""
+
+    commit: str = ""
+    tree: str = ""
+    """A digest of every file's path, mode and content, uncommitted changes included."""
+    dirty: bool = False
+
+
+class Run(_Record, frozen=True):
+    """Which run of a workflow wrote the report; empty on a laptop."""
+
+    id: str = ""
+    attempt: int = 0
+
+
+class Report(_Record, frozen=True, tag_field="kind", tag="tiergate-report"):
+    """All verdicts of one leg."""
+
+    schema_version: int
+    tool_version: str
+    spec: SpecIdentity
+    source: Source
+    device: Device
+    planned: list[str]
+    """Every cell of the leg, as the spec has it."""
+    selected: list[str]
+    """The cells that this run was asked for."""
+    complete: bool
+    """False when the run was interrupted: such a report never passes."""
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    verdicts: list[Verdict]
+    environment: dict[str, str] = {}
+    device_proof: dict[str, str] = {}
+    run: Run = Run()
+    interruption: str = ""
+
+
+class ReportError(NotEvaluatedError):
+    """A report that cannot be read: missing, truncated, of another version, or forged."""
+
+
+def cell_name(criterion: str, device: str) -> str:
+    """Name a cell."""
+    return f"{criterion}@{device}"
+
+
+def encode(report: Report) -> bytes:
+    """Return the JSON form of a report, indented."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+
+
+def decode(data: bytes, name: str) -> Report:
+    """Read a report from JSON; ``name`` is for messages.
+
+    Raises:
+        ReportError: not JSON, not a report, or of another schema version.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise ReportError(
+                f"{name}: report of schema version {version}; this tiergate reads {SCHEMA_VERSION}"
+            )
+        return msgspec.json.decode(data, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ReportError(f"{name}: not a readable report: {error}") from None
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def read(path: Path) -> Report:
+    """Read a report from a file, or from ``report.json`` in a folder.
+
+    Raises:
+        ReportError: it is missing or cannot be read.
+    """
+    file = path / REPORT_NAME if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{file}: cannot read the report: {error.strerror}") from None
+    return decode(data, str(file))
+
+
+def write(report: Report, directory: Path) -> Path:
+    """Write ``report.json`` into ``directory``, whole or not at all; return its path.
+
+    Raises:
+        NotEvaluatedError: the folder cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / REPORT_NAME
+        write_atomically(path, encode(report))
+    except OSError as error:
+        raise NotEvaluatedError(
+            f"{directory}: cannot write the report: {error.strerror}; choose a folder with --report"
+        ) from None
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` by a file holding ``data``; a crash leaves the old file or the new one."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``report.json``."""
+    schema = msgspec.json.schema(Report)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tiergate report",
+        **schema,
+    }

@@ -1,0 +1,161 @@
+"""YAML bytes → a tree of nodes that know their line and column.
+
+Built from the parser's events, not by ``yaml.load``: nothing is constructed, the size of the tree
+is bounded before it exists (an alias counts as much as what it stands for), and a mapping keeps
+its duplicate keys so that they can be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 256 * 1024
+MAX_NODES = 20_000
+MAX_DEPTH = 24
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """A place in the file, counted from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something wrong in the file, and where."""
+
+    mark: Mark
+    message: str
+
+
+class Kind(Enum):
+    """The three kinds of YAML node, named as messages name them."""
+
+    SCALAR = "a scalar"
+    SEQUENCE = "a list"
+    MAPPING = "a mapping"
+
+
+@dataclass
+class Node:
+    """A YAML node; exactly one of ``text``, ``items`` and ``entries`` is meaningful by ``kind``."""
+
+    kind: Kind
+    mark: Mark
+    text: str = ""
+    plain: bool = False
+    items: list[Node] = field(default_factory=list)
+    entries: list[tuple[Node, Node]] = field(default_factory=list)
+    size: int = 1
+
+
+class YamlError(Exception):
+    """The file is not a YAML document that can be read; carries one problem."""
+
+    def __init__(self, mark: Mark, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(mark, message)
+
+
+def parse(data: bytes) -> Node:
+    """Return the root node of the single document in ``data``.
+
+    Raises:
+        YamlError: ``data`` is too large, not YAML, more than one document, uses tags, is nested
+            too deeply, or its aliases expand to too many nodes.
+    """
+    if len(data) > MAX_BYTES:
+        raise YamlError(Mark(1, 1), f"the file has {len(data)} bytes; the limit is {MAX_BYTES}")
+    try:
+        return _Builder(data).document()
+    except yaml.reader.ReaderError as error:
+        before = data[: error.position] if isinstance(error.position, int) else b""
+        mark = Mark(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
+        raise YamlError(mark, f"the file is not readable text: {error.reason}") from None
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise YamlError(mark, f"not valid YAML: {what}") from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise YamlError(Mark(1, 1), f"not valid YAML: {error}") from None
+
+
+class _Builder:
+    def __init__(self, data: bytes) -> None:
+        self._events: Iterator[Any] = iter(yaml.parse(data, Loader=_LOADER))
+        self._anchors: dict[str, Node | None] = {}
+        self._total = 0
+
+    def document(self) -> Node:
+        next(self._events)  # StreamStart
+        first = next(self._events)
+        if isinstance(first, yaml.StreamEndEvent):
+            raise YamlError(Mark(1, 1), "the file is empty")
+        root = self._node(next(self._events), depth=0)
+        next(self._events)  # DocumentEnd
+        after = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise YamlError(_mark(after), "a second YAML document starts here; one is allowed")
+        return root
+
+    def _node(self, event: Any, depth: int) -> Node:
+        mark = _mark(event)
+        if depth > MAX_DEPTH:
+            raise YamlError(mark, f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, mark)
+        if event.tag is not None:
+            raise YamlError(mark, f"tags are not supported: remove {event.tag!r}")
+        self._count(1, mark)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        node = self._content(event, mark, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _content(self, event: Any, mark: Mark, depth: int) -> Node:
+        if isinstance(event, yaml.ScalarEvent):
+            plain = event.style in {None, ""}
+            return Node(Kind.SCALAR, mark, text=event.value, plain=plain)
+        if isinstance(event, yaml.SequenceStartEvent):
+            node = Node(Kind.SEQUENCE, mark)
+            while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+                node.items.append(self._node(event, depth + 1))
+            node.size += sum(item.size for item in node.items)
+            return node
+        node = Node(Kind.MAPPING, mark)
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key = self._node(event, depth + 1)
+            value = self._node(next(self._events), depth + 1)
+            node.entries.append((key, value))
+        node.size += sum(key.size + value.size for key, value in node.entries)
+        return node
+
+    def _alias(self, event: Any, mark: Mark) -> Node:
+        if event.anchor not in self._anchors:
+            raise YamlError(mark, f"the alias *{event.anchor} has no anchor before it")
+        target = self._anchors[event.anchor]
+        if target is None:
+            raise YamlError(mark, f"the alias *{event.anchor} stands inside its own anchor")
+        self._count(target.size, mark)
+        return target
+
+    def _count(self, nodes: int, mark: Mark) -> None:
+        self._total += nodes
+        if self._total > MAX_NODES:
+            raise YamlError(mark, f"more than {MAX_NODES} nodes, aliases expanded")
+
+
+def _mark(event: Any) -> Mark:
+    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)

@@ -89,9 +89,7 @@ def decide(
     """
     everything = all_cells(spec)
     expected = [
-        cell
-        for cell in all_cells(spec, devices)
-        if only is None or cell.criterion.id in only
+        cell for cell in all_cells(spec, devices) if only is None or cell.criterion.id in only
     ]
     problems = [*unreadable, *_identity_problems(spec, reports, source)]
     by_cell: dict[str, list[Verdict]] = defaultdict(list)
@@ -125,9 +123,7 @@ def decide(
     )
 
 
-def _identity_problems(
-    spec: Spec, reports: Sequence[Report], source: Source | None
-) -> list[str]:
+def _identity_problems(spec: Spec, reports: Sequence[Report], source: Source | None) -> list[str]:
     problems = []
     for report in reports:
         leg = f"report of the {report.device} leg"
@@ -159,7 +155,9 @@ def _identity_problems(
             shown = ", ".join(sorted(value[:12] or "none" for value in values))
             problems.append(f"the reports are of different {what}: {shown}")
     if len(reports) > 1 and any(not r.source.tree for r in reports):
-        problems.append("several reports, but not all say which state of the repository they judged")
+        problems.append(
+            "several reports, but not all say which state of the repository they judged"
+        )
     return problems
 
 
@@ -188,9 +186,7 @@ def _unmet_needs(cells: list[CellDecision]) -> list[str]:
     ]
 
 
-def _tiers(
-    spec: Spec, cells: list[CellDecision], *, believed: bool
-) -> tuple[TierDecision, ...]:
+def _tiers(spec: Spec, cells: list[CellDecision], *, believed: bool) -> tuple[TierDecision, ...]:
     """A tier passes when its cells and all tiers under it pass."""
     tiers: list[TierDecision] = []
     for index, tier in enumerate(spec.tiers):

@@ -14,9 +14,7 @@ from tiergate.verdict import Evidence, Status, Verdict
 _SUMMARY_LIMIT = 500
 
 
-def judge(
-    context: Context, checker: Checker, observation: Observation, seconds: float
-) -> Verdict:
+def judge(context: Context, checker: Checker, observation: Observation, seconds: float) -> Verdict:
     """Compare what was observed with what is expected."""
     criterion = context.criterion
     outcomes = checker.outcomes(criterion.parameters)

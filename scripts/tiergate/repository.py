@@ -101,9 +101,7 @@ class Repository:
         found = []
         for folder, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if name not in _SKIPPED_WITHOUT_GIT]
-            found.extend(
-                Path(folder, name).relative_to(self.root).as_posix() for name in names
-            )
+            found.extend(Path(folder, name).relative_to(self.root).as_posix() for name in names)
         return found
 
 

@@ -141,5 +141,3 @@ def _evaluate(cell: Cell, candidate: Candidate, listener: Listener) -> Verdict:
             output=traceback.format_exc(),
         )
     return judge.judge(context, checker, observation, time.monotonic() - started)
-
-

@@ -19,9 +19,7 @@ _EXPECTED = {
 
 def gate_schema() -> dict[str, Any]:
     """Return the schema; a third party's checker is accepted with any parameters."""
-    (root,), definitions = msgspec.json.schema_components(
-        [GateFile], ref_template="#/$defs/{name}"
-    )
+    (root,), definitions = msgspec.json.schema_components([GateFile], ref_template="#/$defs/{name}")
     criterion = definitions["CriterionEntry"]
     criterion["properties"]["expect"]["anyOf"] = [
         {"type": "object", "additionalProperties": _EXPECTED},

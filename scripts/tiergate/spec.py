@@ -28,6 +28,7 @@ from tiergate.waves import find_cycle
 from tiergate.yaml_document import Mark, Problem
 from tiergate.yaml_typed import INVALID, Reader
 
+
 class CriterionEntry(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"with_": "with"}
 ):
@@ -53,9 +54,9 @@ class CriterionEntry(
     timeout: Annotated[
         Seconds | None, Meta(description="Seconds after which it counts as an error.")
     ] = None
-    remedy: Annotated[
-        Remedy | None, Meta(description="Who mends it when it fails, and how.")
-    ] = None
+    remedy: Annotated[Remedy | None, Meta(description="Who mends it when it fails, and how.")] = (
+        None
+    )
 
 
 class TierEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,16 +73,12 @@ class TierEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The criteria of a merge gate."""
 
-    gate: Annotated[
-        str, Meta(description="The name of the only tier.", examples=["TIER 0"])
-    ] = ""
+    gate: Annotated[str, Meta(description="The name of the only tier.", examples=["TIER 0"])] = ""
     next: Annotated[str, Meta(description="What a pass unlocks.", examples=["TIER 1 (M4)"])] = ""
     criteria: Annotated[
         list[CriterionEntry], Meta(description="The criteria of the only tier.")
     ] = []
-    remedy: Annotated[
-        Remedy | None, Meta(description="The task that closes the only tier.")
-    ] = None
+    remedy: Annotated[Remedy | None, Meta(description="The task that closes the only tier.")] = None
     tiers: Annotated[
         list[TierEntry],
         Meta(description="Several tiers, lowest first, instead of gate, next, criteria, remedy."),
@@ -317,9 +314,13 @@ def _check_graph(tiers: list[Tier], document: GateFile, reader: Reader) -> None:
         for index, need in enumerate(entry.needs):
             where = (*at, "needs", index)
             if need not in ids:
-                reader.problem(where, f"needs {need!r}, which is no criterion" + did_you_mean(need, ids))
+                reader.problem(
+                    where, f"needs {need!r}, which is no criterion" + did_you_mean(need, ids)
+                )
             elif tier_of[need] > tier:
-                reader.problem(where, f"needs {need!r} of a later tier, which would never be judged")
+                reader.problem(
+                    where, f"needs {need!r} of a later tier, which would never be judged"
+                )
     cycle = find_cycle({entry.id: entry.needs for _, _, entry in entries})
     if cycle:
         where = next((*at, "needs") for at, _, entry in entries if entry.id == cycle[0])

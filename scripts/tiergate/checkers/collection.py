@@ -49,7 +49,9 @@ def observe(parameters: With, context: Context) -> Observation:
     if (missing := session_records.absent(context, parameters.paths)) is not None:
         return missing
     result, session = session_records.run_session(
-        context, parameters.paths, [*parameters.args, "--collect-only", "--continue-on-collection-errors"]
+        context,
+        parameters.paths,
+        [*parameters.args, "--collect-only", "--continue-on-collection-errors"],
     )
     seen = session_records.observation(result, session, context, collect_only=True)
     if seen.error:

@@ -97,7 +97,9 @@ def _wrong_origin(parameters: With, origin: str | None, context: Context) -> str
     if parameters.origin == "anywhere":
         return ""
     if origin is None:
-        return f"{parameters.module} is a folder without __init__.py, not a module of the repository"
+        return (
+            f"{parameters.module} is a folder without __init__.py, not a module of the repository"
+        )
     root = context.candidate.repository.root
     if root in Path(origin).resolve().parents:
         return ""

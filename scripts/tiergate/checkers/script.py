@@ -34,9 +34,7 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Program and arguments, without a shell; `{python}` is the candidate's.",
         ),
     ]
-    parameters: Annotated[
-        dict[str, Any], Meta(description="Given to the script as they are.")
-    ] = {}
+    parameters: Annotated[dict[str, Any], Meta(description="Given to the script as they are.")] = {}
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -144,8 +144,10 @@ def reproduce(parameters: With, context: Context) -> list[str]:
 def _inventory(paths: list[str], context: Context) -> tuple[list[str], list[str]]:
     """Return the files to scan, and why others of the repository cannot be."""
     repository = context.candidate.repository
-    files, unreadable = [], [f"{path}: does not exist" for path in paths
-                             if not (repository.root / path).exists()]
+    files, unreadable = (
+        [],
+        [f"{path}: does not exist" for path in paths if not (repository.root / path).exists()],
+    )
     for name in repository.files_under(paths):
         path = repository.root / name
         if repository.leaves(name):

@@ -148,9 +148,7 @@ def command(
             interruption=interruption,
         )
         written = verdict.write(report, directory)
-    decision = decide.decide(
-        gate, [report], devices=[device], only=chosen or None, source=source
-    )
+    decision = decide.decide(gate, [report], devices=[device], only=chosen or None, source=source)
     if quiet:
         sys.stdout.write(verdict.encode(report).decode())
         return decision.exit_code
@@ -217,9 +215,7 @@ def cancelled_by_signals(cancellation: Cancellation) -> Iterator[Cancellation]:
         cancellation.cancel(f"interrupted by {name}")
         click.echo(f"\ntiergate: {name}: ending what runs, then writing the report", err=True)
 
-    previous = {
-        number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield cancellation
     finally:

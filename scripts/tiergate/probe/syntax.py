@@ -27,7 +27,10 @@ def _problem(path):
             return {"line": 1, "message": "declares the encoding %r; only UTF-8 is read" % encoding}
         compile(source, str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
-        return {"line": error.lineno or 1, "message": clip("%s: %s" % (type(error).__name__, error.msg), 300)}
+        return {
+            "line": error.lineno or 1,
+            "message": clip("%s: %s" % (type(error).__name__, error.msg), 300),
+        }
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         return {"line": 1, "message": clip("%s: %s" % (type(error).__name__, error), 300)}
     return None

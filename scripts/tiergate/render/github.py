@@ -49,9 +49,7 @@ def _at(path: str, line: int, title: str, message: str) -> str:
 
 
 def _data(text: str) -> str:
-    return (
-        printable(text)[:2000].replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    )
+    return printable(text)[:2000].replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -20,7 +20,8 @@ _DETAIL_LINES = 14
 def printable(text: str) -> str:
     """Make what candidate code wrote harmless: no control characters but newline and tab."""
     return "".join(
-        c if c in "\n\t" or (c.isprintable() and c.isascii()) or (ord(c) > 159 and c.isprintable())
+        c
+        if c in "\n\t" or (c.isprintable() and c.isascii()) or (ord(c) > 159 and c.isprintable())
         else repr(c)[1:-1]
         for c in text
     )
@@ -140,8 +141,14 @@ class Text:
             lines.append(f"  {printable(place)}: {finding.rule}")
             lines.append(f"      {printable(finding.code)}")
         if evidence.findings:
-            lines.append(textwrap.fill(printable(evidence.findings[0].message), self._width,
-                                       initial_indent="  ", subsequent_indent="  "))
+            lines.append(
+                textwrap.fill(
+                    printable(evidence.findings[0].message),
+                    self._width,
+                    initial_indent="  ",
+                    subsequent_indent="  ",
+                )
+            )
         if len(evidence.findings) > _FINDINGS_SHOWN:
             lines.append(f"  … and {len(evidence.findings) - _FINDINGS_SHOWN} more findings")
         lines += [f"  note      {printable(note)}" for note in evidence.notes[:10]]

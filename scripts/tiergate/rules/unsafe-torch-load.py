@@ -54,9 +54,11 @@ torch.load(torch.load(path), weights_only=True)
 # ruleid: unsafe-torch-load
 torch.load(path)  # nosemgrep
 
+
 def default(loader=None):
     # ruleid: unsafe-torch-load
     return (loader or torch.load)(path)
+
 
 # ok: unsafe-torch-load
 torch.load(path, weights_only=True)
@@ -84,26 +86,41 @@ json.load(path)
 torch.serialization.load(path, weights_only=not False)
 # ruleid: unsafe-torch-load
 loaders = [torch.load, torch.save]
+
+
 class Loader:
     # ruleid: unsafe-torch-load
     read = staticmethod(torch.load)
+
     # ruleid: unsafe-torch-load
-    def get(self, f=torch.load): return f(path)
+    def get(self, f=torch.load):
+        return f(path)
+
+
 # ruleid: unsafe-torch-load
 first = lambda p: torch.load(p)
 # ruleid: unsafe-torch-load
 states = [torch.load(p) for p in paths]
+
+
 def local():
     import torch as q
+
     # ruleid: unsafe-torch-load
     return q.load(path)
+
+
 # ruleid: unsafe-torch-load
 torch.load(path, None, pickle, weights_only=True)
 # ruleid: unsafe-torch-load
 f"{torch.load(path)}"
+
+
 async def co():
     # ruleid: unsafe-torch-load
     return await asyncio.to_thread(torch.load, path, weights_only=True)
+
+
 # ok: unsafe-torch-load
 torch.load(path, "cpu", weights_only=True)
 # ok: unsafe-torch-load

@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = Path(os.environ.get("TIERGATE_VENVS") or ROOT / ".venvs").absolute()

@@ -15,9 +15,9 @@ import msgspec
 from tiergate import processes
 from tiergate.environment import candidate_environment
 from tiergate.errors import UserError
+from tiergate.fields import Device
 from tiergate.processes import Cancellation
 from tiergate.repository import Repository
-from tiergate.fields import Device
 from tiergate.spec import Spec
 
 _PROBE = Path(__file__).parent / "probe" / "start.py"
@@ -119,7 +119,7 @@ class Candidate:
 
 
 class _Receiver:
-    """Accepts the records of one job: JSON, its nonce, numbered without a gap, none after the end."""
+    """Accepts the records of one job: JSON with its nonce, without a gap or a sequel."""
 
     def __init__(self, nonce: str, on_record: Callable[[Record], None]) -> None:
         self.records: list[Record] = []

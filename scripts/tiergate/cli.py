@@ -78,9 +78,9 @@ def run(arguments: list[str] | None = None) -> int:
         return mistake.exit_code
     except BrokenPipeError:
         # Nobody reads the decision any more; it must not look like a pass.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return ExitCode.NOT_EVALUATED
-    except Exception:  # a fault of ours is red as well, and says what to send to us
+    except Exception:  # noqa: BLE001 - a fault of ours is red as well, and says what to send to us
         traceback.print_exc()
         click.echo("tiergate: internal error; please report it with the lines above", err=True)
         return ExitCode.NOT_EVALUATED

@@ -9,11 +9,13 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tiergate.errors import NotEvaluatedError
 
@@ -98,7 +100,7 @@ class Completed:
         return f"signal {name}"
 
 
-def run(  # noqa: PLR0915 - one loop over one process; its parts share all of their state
+def run(
     argv: Sequence[str | Path],
     *,
     cwd: Path,
@@ -132,109 +134,92 @@ def run(  # noqa: PLR0915 - one loop over one process; its parts share all of th
     if os.name != "posix":
         raise NotEvaluatedError("running candidates needs a POSIX system (Linux or macOS)")
     mark = secrets.token_hex(16)
-    records_read, records_write = os.pipe() if on_record else (-1, -1)
-    command = [str(a).replace("{records}", str(records_write)) for a in argv]
     started = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**env, _MARK: mark},
-            executable=executable,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
-            pass_fds=(records_write,) if on_record else (),
-            start_new_session=True,
-        )
-    except OSError as error:
-        if on_record:
-            os.close(records_read)
-        raise NotEvaluatedError(f"cannot start {command[0]}: {error.strerror}") from None
-    finally:
-        if on_record:
-            os.close(records_write)
-
     outputs = {"stdout": Bounded(output_limit), "stderr": Bounded(output_limit)}
-    lines = _Lines(on_record) if on_record else None
-    deadline = started + timeout
-    timed_out = cancelled = False
-    exited: float | None = None
-    pending = memoryview(stdin)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        with selectors.DefaultSelector() as selector:
-            if pending:
-                os.set_blocking(process.stdin.fileno(), False)
-                selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
-            else:
-                process.stdin.close()
-            selector.register(process.stdout, selectors.EVENT_READ, "stdout")
-            if process.stderr is not None:
-                selector.register(process.stderr, selectors.EVENT_READ, "stderr")
+    with contextlib.ExitStack() as stack:
+        records_read, records_write = os.pipe() if on_record else (-1, -1)
+        asked = stack.enter_context(tempfile.TemporaryFile())
+        asked.write(stdin)
+        asked.seek(0)
+        command = [str(a).replace("{records}", str(records_write)) for a in argv]
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**env, _MARK: mark},
+                executable=executable,
+                stdin=asked,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
+                pass_fds=(records_write,) if on_record else (),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotEvaluatedError(f"cannot start {command[0]}: {error.strerror}") from None
+        finally:
             if on_record:
-                selector.register(records_read, selectors.EVENT_READ, "records")
-            while selector.get_map():
-                for key, _ in selector.select(_POLL_SECONDS):
-                    if key.data == "stdin":
-                        try:
-                            pending = pending[os.write(key.fd, pending[:_CHUNK]) :]
-                        except BrokenPipeError:
-                            pending = pending[:0]
-                        if not pending:
-                            selector.unregister(process.stdin)
-                            process.stdin.close()
-                        continue
-                    data = os.read(key.fd, _CHUNK)
-                    if not data:
-                        selector.unregister(key.fileobj)
-                    elif lines is not None and key.data == "records":
-                        lines.write(data)
-                    else:
-                        outputs[key.data].write(data)
-                now = time.monotonic()
-                if exited is None and process.poll() is not None:
-                    exited = now
-                if exited is not None and now - exited > _DRAIN_SECONDS:
-                    break  # something that it started keeps a stream open
-                if exited is None and cancellation.requested:
-                    cancelled = True
-                    break
-                if exited is None and now > deadline:
-                    timed_out = True
-                    break
-        if not (timed_out or cancelled):
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                timed_out = True
-        left_behind = _end(process, mark, gently=timed_out or cancelled)
-        _drain(process.stdout.fileno(), outputs["stdout"].write)
-        if process.stderr is not None:
-            _drain(process.stderr.fileno(), outputs["stderr"].write)
-        if lines is not None:
-            _drain(records_read, lines.write)
-    except BaseException:
-        _end(process, mark, gently=False)
-        raise
-    finally:
-        for stream in (process.stdin, process.stdout, process.stderr):
+                stack.callback(os.close, records_read)
+                os.close(records_write)
+        sinks: dict[int, Callable[[bytes], None]] = {}
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
             if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+                sinks[stack.enter_context(stream).fileno()] = outputs[name].write
         if on_record:
-            os.close(records_read)
+            sinks[records_read] = _Lines(on_record).write
+        try:
+            ending = _read_to_the_end(process, sinks, started + timeout, cancellation)
+            left_behind = _end(process, mark, gently=ending != "exited")
+            for descriptor, write in sinks.items():
+                _drain(descriptor, write)
+        except BaseException:
+            _end(process, mark, gently=False)
+            raise
     return Completed(
         returncode=process.returncode,
         stdout=outputs["stdout"].getvalue(),
         stderr=outputs["stderr"].getvalue(),
         truncated=any(output.dropped for output in outputs.values()),
-        timed_out=timed_out,
-        cancelled=cancelled,
+        timed_out=ending == "timed out",
+        cancelled=ending == "cancelled",
         seconds=time.monotonic() - started,
         left_behind=left_behind,
     )
+
+
+def _read_to_the_end(
+    process: subprocess.Popen[bytes],
+    sinks: Mapping[int, Callable[[bytes], None]],
+    deadline: float,
+    cancellation: Cancellation,
+) -> Literal["exited", "timed out", "cancelled"]:
+    """Hand everything that the process writes to its sink until it ends or must be ended."""
+    exited: float | None = None
+    with selectors.DefaultSelector() as selector:
+        for descriptor in sinks:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            if selector.get_map():
+                ready = [key.fd for key, _ in selector.select(_POLL_SECONDS)]
+            else:
+                ready = []  # every stream is closed: only its exit is awaited
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+            for descriptor in ready:
+                if data := os.read(descriptor, _CHUNK):
+                    sinks[descriptor](data)
+                else:
+                    selector.unregister(descriptor)
+            now = time.monotonic()
+            if exited is None and process.poll() is not None:
+                exited = now
+            if exited is not None:
+                # Something that it started may keep a stream open: wait for that only so long.
+                if not selector.get_map() or now - exited > _DRAIN_SECONDS:
+                    return "exited"
+            elif cancellation.requested:
+                return "cancelled"
+            elif now > deadline:
+                return "timed out"
 
 
 class _Lines:

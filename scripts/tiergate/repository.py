@@ -98,7 +98,7 @@ class Repository:
         return blobs
 
     def _walk(self) -> list[str]:
-        found = []
+        found: list[str] = []
         for folder, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if name not in _SKIPPED_WITHOUT_GIT]
             found.extend(Path(folder, name).relative_to(self.root).as_posix() for name in names)

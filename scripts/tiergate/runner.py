@@ -135,7 +135,7 @@ def _evaluate(cell: Cell, candidate: Candidate, listener: Listener) -> Verdict:
         observation = checker.observe(criterion.parameters, context)
     except UserError as error:
         observation = checkers.Observation(error=str(error))
-    except Exception as error:  # whatever a checker raises must not look like a pass
+    except Exception as error:  # noqa: BLE001 - whatever a checker raises must not look like a pass
         observation = checkers.Observation(
             error=f"the checker {criterion.uses} failed: {type(error).__name__}: {error}",
             output=traceback.format_exc(),

@@ -295,8 +295,8 @@ def _expectation(
             bounds[name] = expectation.parse_bound(value)
         except ValueError as error:
             reader.problem((*at, "expect", name), str(error))
-    if message := expectation.vacuous(bounds, outcomes):
-        reader.problem((*at, "expect"), message)
+    if (reason := expectation.vacuous(bounds, outcomes)) is not None:
+        reader.problem((*at, "expect"), reason)
     return bounds
 
 

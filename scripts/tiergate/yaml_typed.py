@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from msgspec import inspect
 
@@ -194,7 +194,7 @@ class Reader:
             return value
         if isinstance(kind, inspect.IntType) and type(value) is int:
             return self._bounded(node, value, kind, label)
-        if isinstance(kind, inspect.FloatType) and type(value) in {int, float}:
+        if isinstance(kind, inspect.FloatType) and _is_number(value):
             return self._bounded(node, float(value), kind, label)
         return self._expected(node, _describe(kind), label)
 
@@ -225,6 +225,10 @@ def _core_scalar(node: Node) -> str | int | float | bool | None:
     return text
 
 
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_null(node: Node) -> bool:
     return node.kind is Kind.SCALAR and _core_scalar(node) is None
 
@@ -246,7 +250,7 @@ def _fits(node: Node, kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.IntType):
         return type(value) is int
     if isinstance(kind, inspect.FloatType):
-        return type(value) in {int, float}
+        return _is_number(value)
     return isinstance(kind, inspect.LiteralType)
 
 
@@ -263,8 +267,9 @@ def _describe(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.Metadata):
         return _describe(kind.type)
     if isinstance(kind, inspect.LiteralType):
-        return "one of " + ", ".join(str(value) for value in kind.values)
-    return names.get(type(kind), "a value")
+        choices: list[str] = [str(value) for value in kind.values]
+        return "one of " + ", ".join(choices)
+    return str(names.get(type(kind), "a value"))
 
 
 def _found(node: Node) -> str:

@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from tiergate.checkers import Context, Observation, pytest_session, session_records
 from tiergate.expectation import Outcomes
-from tiergate.reproduce import python_command
 from tiergate.fields import RepositoryPath
+from tiergate.reproduce import python_command
 from tiergate.verdict import Failure
 
 

@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from tiergate.checkers import Context, Observation, session_records
 from tiergate.expectation import Outcomes
-from tiergate.reproduce import python_command
 from tiergate.fields import RepositoryPath
+from tiergate.reproduce import python_command
 
 _NOT_PASSED = ("failed", "errors", "skipped", "xfailed", "xpassed", "deselected", "rerun")
 
@@ -34,7 +34,7 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="keba
 
 
 def outcomes(parameters: With) -> Outcomes:
-    """pytest's own outcomes; tests that were collected but dropped count as deselected."""
+    """Pytest's own outcomes; tests that were collected but dropped count as deselected."""
     if parameters.collect_only:
         return Outcomes(
             strict=("errors", "skipped", "deselected"),

@@ -66,33 +66,20 @@ def run_session(
 def read_session(result: ProbeResult) -> Session:
     """Count what the records say; the terminal output is never read."""
     session = Session()
-    outcomes: dict[str, list[Record]] = {}
+    tests: dict[str, list[Record]] = {}
     for record in result.records:
         event = record["event"]
-        if event == "session":
-            session.file_patterns = list(record["file_patterns"])
-        elif event == "item":
-            session.collected.append(record["id"])
-            session.seen_paths.add(record["path"])
-        elif event == "collected-node":
-            session.seen_paths.add(record["id"].split("::")[0])
-        elif event == "selected":
-            session.selected = list(record["ids"])
-        elif event in {"collect-failed", "collect-skipped"}:
-            outcome = "errors" if event == "collect-failed" else "skipped"
-            session.counts[outcome] += 1
-            session.seen_paths.add(record["id"].split("::")[0])
-            _add_failure(session, outcome, record)
+        if event == "phase":
+            tests.setdefault(record["id"], []).append(record)
         elif event == "start":
             session.running = record["id"]
         elif event == "finish":
             session.running = ""
-        elif event == "phase":
-            outcomes.setdefault(record["id"], []).append(record)
-        elif event == "warning":
-            session.counts["warnings"] += 1
+        else:
+            _read_collection(session, record)
     session.counts["collected"] = len(session.collected)
-    for phases in outcomes.values():
+    session.counts["warnings"] = len(result.of("warning"))
+    for phases in tests.values():
         _count_test(session, phases)
     if result.of("selected"):
         dropped = list((Counter(session.collected) - Counter(session.selected)).elements())
@@ -100,6 +87,23 @@ def read_session(result: ProbeResult) -> Session:
         for test in dropped:
             _add_failure(session, "deselected", {"id": test, "message": "collected, but dropped"})
     return session
+
+
+def _read_collection(session: Session, record: Record) -> None:
+    event = record["event"]
+    if event == "session":
+        session.file_patterns = list(record["file_patterns"])
+    elif event == "item":
+        session.collected.append(record["id"])
+        session.seen_paths.add(record["path"])
+    elif event == "selected":
+        session.selected = list(record["ids"])
+    elif event in {"collect-passed", "collect-failed", "collect-skipped"}:
+        session.seen_paths.add(record["id"].split("::")[0])
+        if event != "collect-passed":
+            outcome = "errors" if event == "collect-failed" else "skipped"
+            session.counts[outcome] += 1
+            _add_failure(session, outcome, record)
 
 
 def _count_test(session: Session, phases: list[Record]) -> None:

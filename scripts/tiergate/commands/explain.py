@@ -21,8 +21,8 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
     from tiergate.errors import UserError
     from tiergate.processes import Cancellation
     from tiergate.render.text import remedy_rows
-    from tiergate.reproduce import cell_command
     from tiergate.repository import Repository
+    from tiergate.reproduce import cell_command
 
     gate = spec.load(options.spec_of(spec_path, repo))
     criterion = gate.criterion(criterion_id)

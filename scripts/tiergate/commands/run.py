@@ -169,7 +169,7 @@ def show(body: str, decision: object, output_format: str) -> None:
     # What candidate code printed must not be read as workflow commands.
     token = secrets.token_hex(16)
     click.echo(f"::stop-commands::{token}\n{body}\n::{token}::")
-    if lines := github.annotations(decision):
+    if lines := github.workflow_commands(decision):
         click.echo(lines)
     if target := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(target).open("a", encoding="utf-8") as stream:
@@ -228,7 +228,7 @@ def _colour() -> bool:
 
 
 class _Progress:
-    """Prints a line when a cell starts and when it has its verdict; on a terminal, also the test."""
+    """Prints a line per cell when it starts and ends; on a terminal, also the running test."""
 
     def __init__(self, text: Text, *, quiet: bool) -> None:
         self._text = text

@@ -1,20 +1,24 @@
 """Is there a CUDA device that computes?"""
 
-import traceback
+from __future__ import annotations
 
+import traceback
+from typing import Any
+
+from .records import Channel
 from .text import clip
 
 
-def run(job, channel):
+def run(job: dict[str, Any], channel: Channel) -> int:
     """Compute an exact product on the device and send the proof, or why there is none."""
     try:
         import torch  # noqa: PLC0415 - the candidate's own, only in this job
     except ImportError as error:
-        channel.send("no-device", reason="torch cannot be imported: %s" % error)
+        channel.send("no-device", reason=f"torch cannot be imported: {error}")
         return 1
-    build = "torch %s, built for CUDA %s" % (torch.__version__, torch.version.cuda)
+    build = f"torch {torch.__version__}, built for CUDA {torch.version.cuda}"
     if torch.version.cuda is None:
-        channel.send("no-device", reason="torch %s is a build without CUDA" % torch.__version__)
+        channel.send("no-device", reason=f"torch {torch.__version__} is a build without CUDA")
         return 1
     try:
         if not torch.cuda.is_available() or torch.cuda.device_count() < 1:
@@ -32,7 +36,7 @@ def run(job, channel):
             "device",
             values={
                 "name": torch.cuda.get_device_name(0),
-                "capability": "%d.%d" % (major, minor),
+                "capability": f"{major}.{minor}",
                 "count": str(torch.cuda.device_count()),
                 "torch": torch.__version__,
                 "cuda": torch.version.cuda,

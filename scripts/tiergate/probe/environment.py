@@ -1,19 +1,24 @@
 """What interpreter is this, and what is installed?  Nothing of the candidate's is imported."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import platform
 from importlib import metadata
+from typing import Any
+
+from .records import Channel
 
 
-def run(job, channel):
+def run(job: dict[str, Any], channel: Channel) -> int:
     """Send the environment's fingerprint."""
-    versions = {}
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
             versions.setdefault(name.lower().replace("_", "-"), distribution.version or "")
-    listing = "\n".join("%s==%s" % pair for pair in sorted(versions.items()))
+    listing = "\n".join(f"{name}=={version}" for name, version in sorted(versions.items()))
     channel.send(
         "environment",
         values={

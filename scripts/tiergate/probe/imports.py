@@ -1,12 +1,17 @@
 """Does a module import, from this repository, and has it these names?"""
 
+from __future__ import annotations
+
 import importlib
 import traceback
+from types import ModuleType
+from typing import Any
 
+from .records import Channel
 from .text import clip
 
 
-def run(job, channel):
+def run(job: dict[str, Any], channel: Channel) -> int:
     """Import ``job["module"]`` as ``from module import name`` would, name by name."""
     module_name = job["module"]
     try:
@@ -26,19 +31,19 @@ def run(job, channel):
     return 0
 
 
-def _problem(module, module_name, name):
+def _problem(module: ModuleType, module_name: str, name: str) -> str | None:
     try:
         getattr(module, name)
     except AttributeError:
         pass
     except BaseException as error:  # noqa: BLE001 - a module's __getattr__ may raise anything
-        return "%s: %s" % (type(error).__name__, error)
+        return f"{type(error).__name__}: {error}"
     else:
         return None
     try:
         importlib.import_module(module_name + "." + name)
     except BaseException as error:  # noqa: BLE001 - as above
         if isinstance(error, ModuleNotFoundError) and error.name == module_name + "." + name:
-            return "cannot import name %r from %r" % (name, module_name)
-        return "%s: %s" % (type(error).__name__, error)
+            return f"cannot import name {name!r} from {module_name!r}"
+        return f"{type(error).__name__}: {error}"
     return None

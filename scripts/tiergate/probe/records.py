@@ -1,5 +1,7 @@
 """The probe's own pipe to the judge: numbered JSON lines that carry the job's nonce."""
 
+from __future__ import annotations
+
 import json
 import os
 
@@ -11,14 +13,14 @@ class Channel:
     would write is dropped, and the descriptor is not passed on to programs that it starts.
     """
 
-    def __init__(self, descriptor, nonce):
+    def __init__(self, descriptor: int, nonce: str) -> None:
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
         self._nonce = nonce
         self._owner = os.getpid()
         self._count = 0
 
-    def send(self, event, **values):
+    def send(self, event: str, **values: object) -> None:
         """Write one record."""
         if os.getpid() != self._owner:
             return
@@ -29,6 +31,6 @@ class Channel:
         while data:
             data = data[os.write(self._descriptor, data) :]
 
-    def close(self, status):
+    def close(self, status: int) -> None:
         """Write the closing record; a job without one counts as not evaluated."""
         self.send("closed", status=status)

@@ -1,22 +1,27 @@
 """A pytest session that reports every item and every outcome through the probe's pipe."""
 
+from __future__ import annotations
+
 import faulthandler
 import os
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
+from .records import Channel
 from .text import clip
 
 _TRACEBACK = 6000
 _SECTION = 1500
 
 
-def run(job, channel):
+def run(job: dict[str, Any], channel: Channel) -> int:
     """Run or collect ``job["paths"]`` and return pytest's exit status."""
     try:
         import pytest  # noqa: PLC0415 - reported, not raised, where the candidate has none
     except ImportError as error:
-        channel.send("unusable", reason="pytest cannot be imported: %s" % error)
+        channel.send("unusable", reason=f"pytest cannot be imported: {error}")
         return 1
     # On a timeout the judge ends the group with SIGTERM: show where the session was.
     faulthandler.register(signal.SIGTERM, all_threads=True, chain=True)
@@ -28,7 +33,7 @@ def run(job, channel):
     return int(status)
 
 
-def _cuda_allocations():
+def _cuda_allocations() -> int:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0
@@ -38,11 +43,11 @@ def _cuda_allocations():
 class Recorder:
     """A pytest plugin; it counts nothing, it only tells."""
 
-    def __init__(self, channel, root):
+    def __init__(self, channel: Channel, root: str) -> None:
         self._channel = channel
         self._root = root
 
-    def pytest_sessionstart(self, session):
+    def pytest_sessionstart(self, session: Any) -> None:
         import pytest  # noqa: PLC0415 - it is there: this is its hook
 
         config = session.config
@@ -54,32 +59,25 @@ class Recorder:
             file_patterns=config.getini("python_files"),
         )
 
-    def pytest_itemcollected(self, item):
+    def pytest_itemcollected(self, item: Any) -> None:
         self._channel.send("item", id=item.nodeid, path=self._relative(item.path))
 
-    def pytest_deselected(self, items):
+    def pytest_deselected(self, items: Any) -> None:
         for item in items:
             self._channel.send("deselected", id=item.nodeid)
 
-    def pytest_collection_finish(self, session):
+    def pytest_collection_finish(self, session: Any) -> None:
         self._channel.send("selected", ids=[item.nodeid for item in session.items])
 
-    def pytest_collectreport(self, report):
-        if report.outcome == "passed":
-            path = getattr(report, "fspath", "") or report.nodeid
-            self._channel.send("collected-node", id=report.nodeid, path=str(path))
-            return
-        self._channel.send(
-            "collect-" + report.outcome,
-            id=report.nodeid,
-            details=clip(report.longreprtext, _TRACEBACK),
-        )
+    def pytest_collectreport(self, report: Any) -> None:
+        details = clip(report.longreprtext, _TRACEBACK)
+        self._channel.send("collect-" + report.outcome, id=report.nodeid, details=details)
 
-    def pytest_runtest_logstart(self, nodeid, location):
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         self._channel.send("start", id=nodeid)
 
-    def pytest_runtest_logreport(self, report):
-        values = {
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        values: dict[str, Any] = {
             "id": report.nodeid,
             "when": report.when,
             "outcome": report.outcome,
@@ -91,10 +89,12 @@ class Recorder:
             values.update(self._explain(report))
         self._channel.send("phase", **values)
 
-    def pytest_runtest_logfinish(self, nodeid, location):
+    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
         self._channel.send("finish", id=nodeid)
 
-    def pytest_warning_recorded(self, warning_message, when, nodeid, location):
+    def pytest_warning_recorded(
+        self, warning_message: Any, when: str, nodeid: str, location: Any
+    ) -> None:
         self._channel.send(
             "warning",
             id=nodeid,
@@ -102,7 +102,7 @@ class Recorder:
             message=clip(warning_message.message, 500),
         )
 
-    def _explain(self, report):
+    def _explain(self, report: Any) -> dict[str, Any]:
         crash = getattr(report.longrepr, "reprcrash", None)
         path, line, _ = report.location
         message = ""
@@ -112,9 +112,7 @@ class Recorder:
             path, line, message = report.longrepr
         elif line is not None:
             line += 1
-        sections = [
-            "%s\n%s" % (title, clip(text, _SECTION)) for title, text in report.sections if text
-        ]
+        sections = [f"{title}\n{clip(text, _SECTION)}" for title, text in report.sections if text]
         return {
             "message": clip(message, 1000),
             "details": clip("\n".join([report.longreprtext, *sections]), _TRACEBACK),
@@ -122,9 +120,9 @@ class Recorder:
             "line": line,
         }
 
-    def _relative(self, path):
-        path = str(path)
-        if not os.path.isabs(path):
+    def _relative(self, where: object) -> str:
+        path = str(where)
+        if not Path(path).is_absolute():
             return path
         relative = os.path.relpath(path, self._root)
         return path if relative.startswith("..") else relative

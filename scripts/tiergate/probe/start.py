@@ -1,5 +1,7 @@
 """Entry point: ``python -I -B start.py FD`` with a job as JSON on standard input."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import json
@@ -9,17 +11,19 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 
 
-def _load_package():
+def _load_package() -> None:
     """Import this folder as a package whose name cannot clash with one of the candidate's."""
     spec = importlib.util.spec_from_file_location(
         "_tiergate_probe", _HERE / "__init__.py", submodule_search_locations=[str(_HERE)]
     )
+    assert spec is not None
+    assert spec.loader is not None
     package = importlib.util.module_from_spec(spec)
     sys.modules["_tiergate_probe"] = package
     spec.loader.exec_module(package)
 
 
-def main():
+def main() -> None:
     """Run one job and write its closing record."""
     _load_package()
     records = importlib.import_module("_tiergate_probe.records")

@@ -15,16 +15,16 @@ _ANNOTATIONS = 9
 """GitHub shows ten errors a step; the tenth says how many more there are."""
 
 
-def annotations(decision: Decision) -> str:
+def workflow_commands(decision: Decision) -> str:
     """Return workflow commands, one a line."""
-    found = list(_annotations(decision))
+    found = list(_commands(decision))
     lines = found[:_ANNOTATIONS]
     if len(found) > _ANNOTATIONS:
         lines.append(f"::error title=tiergate::and {len(found) - _ANNOTATIONS} more")
     return "\n".join(lines)
 
 
-def _annotations(decision: Decision) -> Iterator[str]:
+def _commands(decision: Decision) -> Iterator[str]:
     for problem in decision.problems:
         yield f"::error title=tiergate::{_data(problem)}"
     for cell in decision.cells:
@@ -91,8 +91,10 @@ def _failure(verdict: Verdict) -> str:
         place = f" ({failure.path}:{failure.line})" if failure.path and failure.line else ""
         lines.append(f"- {failure.outcome}: {_inline(failure.id + place)}")
         lines.append(f"  {_inline(failure.message.splitlines()[0] if failure.message else '')}")
-    for finding in verdict.evidence.findings[:20]:
-        lines.append(f"- {_inline(f'{finding.path}:{finding.line}')} {_inline(finding.rule)}")
+    lines += [
+        f"- {_inline(f'{finding.path}:{finding.line}')} {_inline(finding.rule)}"
+        for finding in verdict.evidence.findings[:20]
+    ]
     lines += ["", "Reproduce:", ""]
     lines += [f"    {printable(command)}" for command in verdict.evidence.reproduce]
     rows = remedy_rows(verdict.remedy)

@@ -274,7 +274,7 @@ def _describe(kind: inspect.Type) -> str:
 
 def _found(node: Node) -> str:
     if node.kind is not Kind.SCALAR:
-        return node.kind.value
+        return str(node.kind.value)
     value = _core_scalar(node)
     text = node.text[:80]
     if value is None:

@@ -69,6 +69,7 @@ ENVIRONMENTS = {
         Environment("judge", "judge", "scripts", (), True, 0.6),
         Environment("judge-dev", "judge", "scripts", ("dev",), True, 0.8),
         Environment("candidate", "candidate", ".", ("test",), False, 1.6),
+        Environment("candidate-bench", "candidate", ".", ("test", "bench"), False, 1.7),
     )
 }
 

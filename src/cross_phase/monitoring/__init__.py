@@ -1,0 +1,1 @@
+"""Run tracking, and metrics over the eight phases."""

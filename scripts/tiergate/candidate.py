@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from tiergate import processes
 from tiergate.environment import candidate_environment
 from tiergate.errors import UserError
 from tiergate.fields import Device
-from tiergate.processes import Cancellation
+from tiergate.processes import Cancellation, Completed
 from tiergate.repository import Repository
 from tiergate.spec import Spec
-
-_PROBE = Path(__file__).parent / "probe" / "start.py"
+from tiergate.warm import PROBE, LostError, WarmInterpreter
 
 Record = dict[str, Any]
 
@@ -50,6 +49,12 @@ class Candidate:
     spec: Spec
     threads: int
     cancellation: Cancellation
+    warm: WarmInterpreter | None = None
+    """Forks the processes of jobs on the CPU; without it each job gets a fresh interpreter."""
+
+    def with_spec(self, spec: Spec) -> Candidate:
+        """Return the same candidate under another spec."""
+        return replace(self, spec=spec)
 
     def environment(self, device: Device) -> dict[str, str]:
         """Return the environment variables of a process on ``device``."""
@@ -69,7 +74,7 @@ class Candidate:
         values: Mapping[str, Any],
         on_record: Callable[[Record], None] = lambda _: None,
     ) -> ProbeResult:
-        """Run one of the probe's jobs in a fresh process.
+        """Run one of the probe's jobs in a process of its own.
 
         Args:
             kind: the module of ``tiergate.probe`` that does it.
@@ -88,16 +93,10 @@ class Candidate:
             **values,
         }
         receiver = _Receiver(nonce, on_record)
-        done = processes.run(
-            [self.python, "-I", "-B", _PROBE, "{records}"],
-            cwd=self.repository.root,
-            env=self.environment(device),
-            timeout=timeout,
-            cancellation=self.cancellation,
-            stdin=msgspec.json.encode(job),
-            merge_stderr=True,
-            on_record=receiver.line,
-        )
+        try:
+            done = self._process(device, timeout, msgspec.json.encode(job), receiver.line)
+        except LostError as error:
+            return ProbeResult(records=receiver.records, problem=str(error))
         result = ProbeResult(
             records=receiver.records,
             output=done.stdout.decode(errors="replace"),
@@ -116,6 +115,36 @@ class Candidate:
         else:
             result.status = receiver.closed
         return result
+
+    def _process(
+        self, device: Device, timeout: float, job: bytes, on_record: Callable[[bytes], None]
+    ) -> Completed:
+        environment = self.environment(device)
+        warm = self.warm
+        # A CUDA job may initialise the device, which no fork survives: it starts afresh.
+        if (
+            warm is not None
+            and device == "cpu"
+            and warm.environment == environment
+            and warm.accepts(self.repository, self.spec.pythonpath, self.cancellation)
+        ):
+            return warm.run(
+                cwd=self.repository.root,
+                timeout=timeout,
+                cancellation=self.cancellation,
+                stdin=job,
+                on_record=on_record,
+            )
+        return processes.run(
+            [self.python, "-I", "-B", PROBE, "{records}"],
+            cwd=self.repository.root,
+            env=environment,
+            timeout=timeout,
+            cancellation=self.cancellation,
+            stdin=job,
+            merge_stderr=True,
+            on_record=on_record,
+        )
 
 
 class _Receiver:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Any
 
 import click
 
@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "decide": "Put the reports of all legs together and decide.",
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",
+    "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
     "schema": "Print the JSON schema of gate.yaml or of report.json.",
 }
 
@@ -58,23 +59,30 @@ def tiergate() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit by the contract."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character must not turn a verdict into a crash.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        result: Any = tiergate.main(arguments, prog_name="tiergate", standalone_mode=False)
+        # Not tiergate.main(): it would end a broken pipe with the exit code of a failed gate.
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        with tiergate.make_context("tiergate", words) as context:
+            return ExitCode(tiergate.invoke(context))
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("tiergate: interrupted", err=True)
         return ExitCode.NOT_EVALUATED
     except click.ClickException as mistake:
         mistake.show()
         return ExitCode.USAGE
     except UserError as mistake:
-        click.echo(f"tiergate: {mistake}" if "\n" not in str(mistake) else str(mistake), err=True)
+        click.echo(str(mistake) if mistake.located else f"tiergate: {mistake}", err=True)
         return mistake.exit_code
     except BrokenPipeError:
         # Nobody reads the decision any more; it must not look like a pass.
@@ -84,4 +92,3 @@ def run(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         click.echo("tiergate: internal error; please report it with the lines above", err=True)
         return ExitCode.NOT_EVALUATED
-    return int(result) if isinstance(result, int) else ExitCode.PASSED

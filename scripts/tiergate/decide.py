@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
+import msgspec
+
+from tiergate import drift, waivers
 from tiergate.errors import ExitCode
 from tiergate.fields import Device
 from tiergate.plan import Cell, all_cells
 from tiergate.spec import Spec
-from tiergate.verdict import PASSING, Report, Source, Verdict
+from tiergate.verdict import PASSING, Change, Report, Source, Verdict
+from tiergate.waivers import Waiver
 
 Conclusion = Literal["passed", "failed", "not evaluated"]
+
+_REMARKABLE = ("flaky: ", "renamed since the base: ")
+"""Notes of a passing verdict that are never silent."""
+
+_DEVICE_PROOF = ("name", "capability", "result")
+"""What a leg must show of its CUDA device."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,15 @@ class CellDecision:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """A sentence on the decision as a whole."""
+
+    text: str
+    severe: bool = False
+    """Whether it is a reason why the gate does not pass."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """PASSED or not, and why."""
 
@@ -58,6 +78,40 @@ class Decision:
     """Why reports cannot be believed, or what is missing; with any, the gate does not pass."""
     partial: tuple[str, ...] = ()
     """Cells of the spec that this decision was told to leave out."""
+    head: tuple[CellDecision, ...] = ()
+    """Cells of the head's own criteria that are not as the base has them."""
+    drift: tuple[Change, ...] = ()
+    """What the head changed in the spec."""
+    weakened: bool = False
+    """Whether the drift weakens the gate, and nobody allowed it."""
+    notes: tuple[str, ...] = ()
+    """What decides nothing but must be seen: waivers that end soon, files that judge."""
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What must be seen beside the verdicts, the mild first."""
+        verdicts = [d.verdict for d in (*self.cells, *self.head) if d.verdict is not None]
+        found = [Remark(f"{v.cell}: {v.waiver}") for v in verdicts if v.status == "waived"]
+        found += [
+            Remark(f"{v.cell}: {note}")
+            for v in verdicts
+            if v.status == "pass"
+            for note in v.evidence.notes
+            if note.startswith(_REMARKABLE)
+        ]
+        found += [Remark(note) for note in self.notes]
+        found += [
+            Remark(
+                f"spec: {change.where}: {change.message}" + (" (weaker)" * change.weakening),
+                severe=self.weakened and change.weakening,
+            )
+            for change in self.drift
+        ]
+        if self.weakened:
+            found.append(
+                Remark("the head weakens the spec; --allow-weakening lets that pass", severe=True)
+            )
+        return found + [Remark(problem, severe=True) for problem in self.problems]
 
     @property
     def exit_code(self) -> ExitCode:
@@ -75,6 +129,10 @@ def decide(
     only: Collection[str] | None = None,
     source: Source | None = None,
     unreadable: Sequence[str] = (),
+    today: date = date.max,
+    base: str = "",
+    head: Spec | None = None,
+    allow_weakening: bool = False,
 ) -> Decision:
     """Put the reports of all legs together.
 
@@ -82,45 +140,132 @@ def decide(
         spec: says which cells there must be.
         reports: one per leg, in any order.
         devices: the legs to expect; by default all of the spec.
-        only: the criteria to expect; by default all of the spec.
+        only: the criteria to expect; by default all of the spec. With it no tier is decided.
         source: the state of the repository that the reports must be of; by default, whichever it
             is, they must agree.
         unreadable: reports that could not be read, in words; each is a problem.
+        today: the day, UTC, for waivers; by default every waiver has expired.
+        base: the commit of the base branch that the reports must have been compared with, or ""
+            when no base was asked for.
+        head: the head's own spec, where it differs from ``spec``, which then is the base's.
+        allow_weakening: let a head pass that weakens the spec.
     """
+    reports = _latest_attempts(reports)
     everything = all_cells(spec)
-    expected = [
-        cell for cell in all_cells(spec, devices) if only is None or cell.criterion.id in only
-    ]
+
+    def wanted(cell: Cell) -> bool:
+        return only is None or cell.criterion.id in only
+
+    expected = [cell for cell in all_cells(spec, devices) if wanted(cell)]
     problems = [*unreadable, *_identity_problems(spec, reports, source)]
-    by_cell: dict[str, list[Verdict]] = defaultdict(list)
-    for report in reports:
-        for verdict in report.verdicts:
-            by_cell[verdict.cell].append(verdict)
-    names = {cell.name for cell in everything}
-    problems.extend(
-        f"{name}: a verdict on a cell that the spec does not have"
-        for name in by_cell
-        if name not in names
-    )
+    problems += _base_problems(reports, base, head)
     if not expected:
         problems.append("no cell is expected: an empty gate does not pass")
+    verdicts = [verdict for report in reports for verdict in report.verdicts]
+    names = {cell.name for cell in everything}
+    problems += _strangers(verdicts, names, "the spec")
+    cells = _gather(expected, verdicts, reports, problems)
+    problems += _unmet_needs(cells)
+
+    own: list[CellDecision] = []
+    changes: list[Change] = []
+    if head is not None:
+        changes = drift.compare(spec, head)
+        changed = drift.changed_criteria(spec, head)
+        demanded = [c for c in all_cells(head, devices) if c.criterion.id in changed and wanted(c)]
+        verdicts_on_head = [verdict for report in reports for verdict in report.head_verdicts]
+        own = _gather(demanded, verdicts_on_head, reports, problems, "the head's own ")
+        problems += _strangers(verdicts_on_head, {c.name for c in demanded}, "the head's spec")
+
+    in_scope = [w for w in spec.waivers if only is None or w.criterion in only]
+    problems += _unwaived([*cells, *own], spec.waivers, today)
+    judged = [decision.verdict for decision in cells if decision.verdict is not None]
+    problems += waivers.problems(in_scope, judged, today)
+    weakened = not allow_weakening and any(change.weakening for change in changes)
+    outcome = _Outcome(believed=not problems, weakened=weakened, head=tuple(own))
+    return Decision(
+        conclusion=outcome.of(cells),
+        # A choice of criteria says nothing about a tier.
+        tiers=_tiers(spec, cells, outcome) if only is None else (),
+        cells=tuple(cells),
+        problems=tuple(problems),
+        partial=tuple(c.name for c in everything if c.name not in {e.name for e in expected}),
+        head=tuple(own),
+        drift=tuple(changes),
+        weakened=weakened,
+        notes=(*waivers.expiring(in_scope, today), *_relevant(reports)),
+    )
+
+
+def _latest_attempts(reports: Sequence[Report]) -> list[Report]:
+    """Of a leg that a workflow ran again, keep the reports of the latest attempt of that run."""
+    latest: dict[tuple[str, str], int] = {}
+    for report in reports:
+        key = (report.device, report.run.id)
+        latest[key] = max(latest.get(key, 0), report.run.attempt)
+    return [r for r in reports if r.run.attempt == latest[r.device, r.run.id]]
+
+
+def _strangers(verdicts: Sequence[Verdict], names: Collection[str], whose: str) -> list[str]:
+    found = dict.fromkeys(verdict.cell for verdict in verdicts)
+    return [f"{n}: a verdict on a cell that {whose} does not have" for n in found if n not in names]
+
+
+def _gather(
+    expected: Sequence[Cell],
+    verdicts: Sequence[Verdict],
+    reports: Sequence[Report],
+    problems: list[str],
+    whose: str = "",
+) -> list[CellDecision]:
+    """Find each expected cell's only verdict; say in ``problems`` where there is not just one."""
+    by_cell: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        by_cell[verdict.cell].append(verdict)
     cells = []
     for cell in expected:
         found = by_cell.get(cell.name, [])
         if len(found) != 1:
-            problems.append(_miscounted(cell, len(found), reports))
-        elif found[0].status == "waived":
-            problems.append(f"{cell.name}: waived, but the spec has no waiver for it")
+            problems.append(whose + _miscounted(cell, len(found), reports))
         cells.append(CellDecision(cell, found[0] if len(found) == 1 else None))
-    problems.extend(_unmet_needs(cells))
-    tiers = _tiers(spec, cells, believed=not problems)
-    return Decision(
-        conclusion=_overall(cells, believed=not problems),
-        tiers=tiers,
-        cells=tuple(cells),
-        problems=tuple(problems),
-        partial=tuple(c.name for c in everything if c.name not in {e.name for e in expected}),
+    return cells
+
+
+def _unwaived(cells: Sequence[CellDecision], known: Sequence[Waiver], today: date) -> list[str]:
+    """A verdict may only say ``waived`` where the deciding spec waives it today."""
+    result = []
+    for decision in cells:
+        verdict = decision.verdict
+        if verdict is not None and verdict.status == "waived":
+            failed = msgspec.structs.replace(verdict, status="fail")
+            if waivers.apply(failed, known, today).status != "waived":
+                result.append(f"{verdict.cell}: waived, but the spec has no waiver for it today")
+    return result
+
+
+def _base_problems(reports: Sequence[Report], base: str, head: Spec | None) -> list[str]:
+    problems = []
+    for report in reports:
+        leg = f"report of the {report.device} leg"
+        compared = report.base.commit if report.base else ""
+        if compared != base:
+            problems.append(
+                f"{leg}: compared with {f'the base {compared[:12]}' if compared else 'no base'}, "
+                f"but this decision is {f'against {base[:12]}' if base else 'against none'}"
+            )
+        elif report.base and head and report.base.head_spec_digest != head.digest:
+            problems.append(f"{leg}: judged another spec of the head than the one that is here")
+    return problems
+
+
+def _relevant(reports: Sequence[Report]) -> list[str]:
+    """Say which files the head changed that judge-relevant things depend on, once."""
+    files = dict.fromkeys(
+        name for report in reports if report.base for name in report.base.judge_relevant
     )
+    if not files:
+        return []
+    return [f"judge-relevant changes of the head: {', '.join(files)}"]
 
 
 def _identity_problems(spec: Spec, reports: Sequence[Report], source: Source | None) -> list[str]:
@@ -137,9 +282,10 @@ def _identity_problems(spec: Spec, reports: Sequence[Report], source: Source | N
         misplaced = sorted({v.cell for v in report.verdicts if v.device != report.device})
         if misplaced:
             problems.append(f"{leg}: carries verdicts of another device: {', '.join(misplaced)}")
-        if report.device == "cuda" and not report.device_proof and _any_pass(report):
+        proven = all(report.device_proof.get(name) for name in _DEVICE_PROOF)
+        if report.device == "cuda" and not proven and _any_pass(report):
             problems.append(f"{leg}: carries no proof of a CUDA device")
-        if source is not None and report.source.tree != source.tree:
+        if source is not None and _state(report.source) != _state(source):
             problems.append(
                 f"{leg}: of another state of the repository (commit "
                 f"{report.source.commit[:12] or 'none'}, tree {report.source.tree[:12] or 'none'}; "
@@ -159,6 +305,10 @@ def _identity_problems(spec: Spec, reports: Sequence[Report], source: Source | N
             "several reports, but not all say which state of the repository they judged"
         )
     return problems
+
+
+def _state(source: Source) -> tuple[str, str]:
+    return source.commit, source.tree
 
 
 def _any_pass(report: Report) -> bool:
@@ -186,24 +336,35 @@ def _unmet_needs(cells: list[CellDecision]) -> list[str]:
     ]
 
 
-def _tiers(spec: Spec, cells: list[CellDecision], *, believed: bool) -> tuple[TierDecision, ...]:
+@dataclass(frozen=True)
+class _Outcome:
+    """What holds for the decision as a whole, and so for every tier."""
+
+    believed: bool
+    weakened: bool
+    head: tuple[CellDecision, ...]
+
+    def of(self, cells: Sequence[CellDecision]) -> Conclusion:
+        """Conclude from some cells; red beats unknown, and both beat green."""
+        everything = [*cells, *self.head]
+        if self.weakened or any(d.verdict and d.verdict.status == "fail" for d in everything):
+            return "failed"
+        if self.believed and cells and all(decision.passed for decision in everything):
+            return "passed"
+        return "not evaluated"
+
+
+def _tiers(
+    spec: Spec, cells: Sequence[CellDecision], outcome: _Outcome
+) -> tuple[TierDecision, ...]:
     """A tier passes when its cells and all tiers under it pass."""
     tiers: list[TierDecision] = []
     for index, tier in enumerate(spec.tiers):
         own = [decision for decision in cells if decision.cell.tier == index]
         if not own:
             continue
-        conclusion = _overall(own, believed=believed)
+        conclusion = outcome.of(own)
         if any(lower.conclusion != "passed" for lower in tiers) and conclusion == "passed":
             conclusion = "not evaluated"
         tiers.append(TierDecision(tier.gate, tier.next, conclusion))
     return tuple(tiers)
-
-
-def _overall(cells: list[CellDecision], *, believed: bool) -> Conclusion:
-    statuses = {decision.verdict.status for decision in cells if decision.verdict is not None}
-    if "fail" in statuses:
-        return "failed"
-    if believed and cells and all(decision.passed for decision in cells):
-        return "passed"
-    return "not evaluated"

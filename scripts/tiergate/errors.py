@@ -18,6 +18,8 @@ class UserError(Exception):
     """A wrong spec or command line: printed as it is, without a traceback; exit code 2."""
 
     exit_code = ExitCode.USAGE
+    located = False
+    """Whether each line begins with its place, as editors and problem matchers read it."""
 
 
 class NotEvaluatedError(UserError):

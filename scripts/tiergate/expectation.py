@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tiergate.suggest import did_you_mean
 
 _AT_LEAST = re.compile(r">=\s*([0-9]{1,12})")
+_AT_LEAST_BASE = re.compile(r">=\s*base")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Outcomes:
         required: ``expect:`` must name them, or the criterion could pass vacuously.
         default: what is expected where the criterion has no ``expect:``.
         open: other names may be expected as well.
+        by_id: outcomes that the checker can tell test by test: ``">=base"`` may be expected of
+            them.
     """
 
     strict: tuple[str, ...] = ()
@@ -28,6 +31,7 @@ class Outcomes:
     required: tuple[str, ...] = ()
     default: Mapping[str, int] = field(default_factory=dict)
     open: bool = False
+    by_id: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,16 +41,19 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Bound:
-    """One expected value: exactly ``value``, or at least that many."""
+    """One expected value: exactly ``value``, at least that many, or all that the base has."""
 
     value: int
     at_least: bool = False
+    base: bool = False
 
     def holds(self, observed: int) -> bool:
         """Tell whether ``observed`` is as expected."""
         return observed >= self.value if self.at_least else observed == self.value
 
     def __str__(self) -> str:
+        if self.base:
+            return ">=base"
         return f">={self.value}" if self.at_least else str(self.value)
 
 
@@ -66,7 +73,7 @@ class Mismatch:
 
 
 def parse_bound(value: int | str) -> Bound:
-    """Read a value of ``expect:``: a number or ``">=N"``.
+    """Read a value of ``expect:``: a number, ``">=N"`` or ``">=base"``.
 
     Raises:
         ValueError: anything else, with a message that says what is allowed.
@@ -77,7 +84,9 @@ def parse_bound(value: int | str) -> Bound:
         return Bound(value)
     if match := _AT_LEAST.fullmatch(value):
         return Bound(int(match[1]), at_least=True)
-    raise ValueError(f'{value[:80]!r} is neither a number nor ">=N"')
+    if _AT_LEAST_BASE.fullmatch(value):
+        return Bound(0, at_least=True, base=True)
+    raise ValueError(f'{value[:80]!r} is neither a number nor ">=N" nor ">=base"')
 
 
 def check_names(named: Mapping[str, object], outcomes: Outcomes) -> list[tuple[str | None, str]]:
@@ -99,8 +108,14 @@ def vacuous(expectation: Expectation, outcomes: Outcomes) -> str | None:
     """Say why an expectation would hold for nothing at all, or return None."""
     for name in outcomes.required:
         bound = expectation.get(name)
-        if bound is not None and bound.at_least and bound.value == 0:
+        if bound is not None and bound.at_least and bound.value == 0 and not bound.base:
             return f'{name}: ">=0" always holds; expect at least one'
+    from_base = any(bound.base for bound in expectation.values())
+    if outcomes.required and not from_base and not mismatches(expectation, {}, outcomes):
+        return f"holds where there is nothing; expect some {' or '.join(outcomes.required)}"
+    bounds = _full(expectation, outcomes).values()
+    if bounds and not outcomes.open and all(str(bound) == ">=0" for bound in bounds):
+        return "always holds, whatever is observed"
     return None
 
 
@@ -108,9 +123,12 @@ def mismatches(
     expectation: Expectation, counts: Mapping[str, int], outcomes: Outcomes
 ) -> list[Mismatch]:
     """Compare ``counts`` with what is expected: what is not named must be zero, unless free."""
-    full = {name: Bound(0) for name in outcomes.strict} | dict(expectation)
     return [
         Mismatch(name, bound, counts.get(name, 0))
-        for name, bound in full.items()
+        for name, bound in _full(expectation, outcomes).items()
         if not bound.holds(counts.get(name, 0))
     ]
+
+
+def _full(expectation: Expectation, outcomes: Outcomes) -> dict[str, Bound]:
+    return {name: Bound(0) for name in outcomes.strict} | dict(expectation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from datetime import date
 from typing import Annotated, Literal
 
 import msgspec
@@ -52,3 +53,14 @@ def check_repository_path(path: str) -> str | None:
     if path.startswith("-"):
         return f"{path!r} looks like an option; write './{path}'"
     return None
+
+
+def check_date(text: str) -> str | None:
+    """Say why ``text`` is no day of the calendar, or return None."""
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            date.fromisoformat(text)
+            return None
+    except ValueError:
+        pass
+    return f"{text[:40]!r} is no date; write YYYY-MM-DD"

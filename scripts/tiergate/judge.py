@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from tiergate import expectation
+from tiergate.candidate import Candidate
 from tiergate.checkers import Checker, Context, Observation
 from tiergate.expectation import Mismatch, Outcomes
 from tiergate.reproduce import cell_command
 from tiergate.spec import Criterion
-from tiergate.verdict import Evidence, Status, Verdict
+from tiergate.verdict import Evidence, Finding, Status, Verdict
+from tiergate.waivers import fingerprints
 
 _SUMMARY_LIMIT = 500
 
@@ -29,11 +33,12 @@ def judge(context: Context, checker: Checker, observation: Observation, seconds:
         evidence=Evidence(
             expected={name: str(bound) for name, bound in criterion.expect.items()},
             observed={name: count for name, count in observation.counts.items() if count},
+            mismatches=[] if observation.error else [mismatch.outcome for mismatch in wrong],
             failures=list(observation.failures),
-            findings=list(observation.findings),
+            findings=_fingerprinted(observation.findings),
             notes=list(observation.notes),
             reproduce=[
-                cell_command(criterion.id, context.device),
+                cell_command(criterion.id, context.device, context.candidate),
                 *checker.reproduce(criterion.parameters, context),
             ],
             output="" if status == "pass" else observation.output,
@@ -43,14 +48,24 @@ def judge(context: Context, checker: Checker, observation: Observation, seconds:
     )
 
 
-def not_run(criterion: Criterion, device: str, status: Status, summary: str) -> Verdict:
+def _fingerprinted(findings: Sequence[Finding]) -> list[Finding]:
+    marks = fingerprints((f.rule, f.path, f.code) for f in findings)
+    return [
+        msgspec.structs.replace(finding, fingerprint=mark)
+        for finding, mark in zip(findings, marks, strict=True)
+    ]
+
+
+def not_run(
+    criterion: Criterion, device: str, status: Status, summary: str, candidate: Candidate
+) -> Verdict:
     """Return the verdict of a cell that was never started."""
     return Verdict(
         criterion=criterion.id,
         device="cuda" if device == "cuda" else "cpu",
         status=status,
         summary=summary,
-        evidence=Evidence(reproduce=[cell_command(criterion.id, device)]),
+        evidence=Evidence(reproduce=[cell_command(criterion.id, device, candidate)]),
         remedy=criterion.remedy,
     )
 

@@ -43,7 +43,9 @@ def cells(spec: Spec, device: Device) -> list[Cell]:
                     for need in criterion.needs
                     if device in spec.criterion(need).devices
                 )
-                result.append(Cell(criterion, device, index, (*needs, *lower)))
+                # A need of a lower tier stands among the lower cells already.
+                after = tuple(dict.fromkeys((*needs, *lower)))
+                result.append(Cell(criterion, device, index, after))
     return result
 
 

@@ -12,10 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from tiergate.errors import NotEvaluatedError
 
@@ -25,7 +25,12 @@ TERMINATE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.3
 _POLL_SECONDS = 0.1
 _CHUNK = 65_536
-_MARK = "TIERGATE_PROCESS_MARK"
+_PIPE_LIMIT = 1024 * 1024
+MARK = "TIERGATE_PROCESS_MARK"
+"""The environment variable by which the descendants of a process are known."""
+
+_Known = tuple[int, int]
+"""A process: its id, and when it started, because ids are used again."""
 
 
 class Cancellation:
@@ -73,6 +78,33 @@ class Bounded:
         if not self.dropped:
             return bytes(self.head + self.tail)
         return b"%s\n[... %d bytes left out ...]\n%s" % (self.head, self.dropped, self.tail)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a process is given when it starts: descriptors, and its mark in the environment."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    records: int | None
+    mark: str
+
+
+class Process(Protocol):
+    """A process that was started, as ``subprocess.Popen`` shows it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return how it ended, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not within ``timeout`` seconds.
+        """
 
 
 @dataclass(frozen=True)
@@ -133,39 +165,73 @@ def run(
     """
     if os.name != "posix":
         raise NotEvaluatedError("running candidates needs a POSIX system (Linux or macOS)")
+
+    def start(streams: Streams) -> Process:
+        records = streams.records
+        command = [str(a).replace("{records}", str(records)) for a in argv]
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**env, MARK: streams.mark},
+                executable=executable,
+                stdin=streams.stdin,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                pass_fds=() if records is None else (records,),
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:  # the latter for a NUL in an argument
+            reason = getattr(error, "strerror", None) or error
+            raise NotEvaluatedError(f"cannot start {command[0]!r}: {reason}") from None
+
+    return supervise(
+        start,
+        timeout=timeout,
+        cancellation=cancellation,
+        stdin=stdin,
+        output_limit=output_limit,
+        merge_stderr=merge_stderr,
+        on_record=on_record,
+    )
+
+
+def supervise(
+    start: Callable[[Streams], Process],
+    *,
+    timeout: float,
+    cancellation: Cancellation,
+    stdin: bytes = b"",
+    output_limit: int = 256 * 1024,
+    merge_stderr: bool = False,
+    on_record: Callable[[bytes], None] | None = None,
+) -> Completed:
+    """Do what ``run`` does for a process that ``start`` makes, in a session of its own.
+
+    Raises:
+        NotEvaluatedError: from ``start``, which could not make it.
+    """
     mark = secrets.token_hex(16)
     started = time.monotonic()
     outputs = {"stdout": Bounded(output_limit), "stderr": Bounded(output_limit)}
+    sinks: dict[int, Callable[[bytes], None]] = {}
     with contextlib.ExitStack() as stack:
-        records_read, records_write = os.pipe() if on_record else (-1, -1)
+
+        def pipe(write: Callable[[bytes], None]) -> int:
+            reading, writing = os.pipe()
+            stack.callback(os.close, reading)
+            given.callback(os.close, writing)
+            sinks[reading] = write
+            return writing
+
         asked = stack.enter_context(tempfile.TemporaryFile())
         asked.write(stdin)
         asked.seek(0)
-        command = [str(a).replace("{records}", str(records_write)) for a in argv]
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env={**env, _MARK: mark},
-                executable=executable,
-                stdin=asked,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
-                pass_fds=(records_write,) if on_record else (),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise NotEvaluatedError(f"cannot start {command[0]}: {error.strerror}") from None
-        finally:
-            if on_record:
-                stack.callback(os.close, records_read)
-                os.close(records_write)
-        sinks: dict[int, Callable[[bytes], None]] = {}
-        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
-            if stream is not None:
-                sinks[stack.enter_context(stream).fileno()] = outputs[name].write
-        if on_record:
-            sinks[records_read] = _Lines(on_record).write
+        with contextlib.ExitStack() as given:
+            stdout = pipe(outputs["stdout"].write)
+            stderr = stdout if merge_stderr else pipe(outputs["stderr"].write)
+            records = pipe(_Lines(on_record).write) if on_record else None
+            process = start(Streams(asked.fileno(), stdout, stderr, records, mark))
         try:
             ending = _read_to_the_end(process, sinks, started + timeout, cancellation)
             left_behind = _end(process, mark, gently=ending != "exited")
@@ -175,7 +241,7 @@ def run(
             _end(process, mark, gently=False)
             raise
     return Completed(
-        returncode=process.returncode,
+        returncode=process.wait(),
         stdout=outputs["stdout"].getvalue(),
         stderr=outputs["stderr"].getvalue(),
         truncated=any(output.dropped for output in outputs.values()),
@@ -187,7 +253,7 @@ def run(
 
 
 def _read_to_the_end(
-    process: subprocess.Popen[bytes],
+    process: Process,
     sinks: Mapping[int, Callable[[bytes], None]],
     deadline: float,
     cancellation: Cancellation,
@@ -239,20 +305,24 @@ class _Lines:
         self._rest = bytearray(rest[: self._LIMIT])
 
 
-def _end(process: subprocess.Popen[bytes], mark: str, *, gently: bool) -> int:
-    """End the process group and every process that inherited ``mark``; count the latter."""
+def _end(process: Process, mark: str, *, gently: bool) -> int:
+    """End the process group and every process that came from it; count the latter."""
+    # Taken while parents live: a process that clears its environment is known by its parent alone.
+    family = _family(mark, process.pid) if process.poll() is None else set()
     if gently and process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(TERMINATE_SECONDS)
     if process.poll() is None:
+        family |= _family(mark, process.pid)
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
-    left = [pid for pid in _marked(mark) if pid != process.pid]
+    left = (family & {known for known, _ in _processes()}) | _family(mark)
     _signal_group(process.pid, signal.SIGKILL)
-    for pid in left:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    for known in left:
+        _kill(known)
+    while more := _kill_marked(mark) - left:  # what was being ended may have started others
+        left |= more
     return len(left)
 
 
@@ -261,17 +331,55 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _marked(mark: str) -> list[int]:
-    """Return the processes whose environment holds ``mark``; Linux only, elsewhere none."""
+def _kill(known: _Known) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(known[0], signal.SIGKILL)
+
+
+def _processes() -> Iterator[tuple[_Known, int]]:
+    """Yield every process that is not a zombie, with its parent; Linux only, elsewhere none."""
     if not sys.platform.startswith("linux"):
-        return []
-    found = []
-    needle = f"{_MARK}={mark}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if needle in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
+        return
+    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+        with contextlib.suppress(OSError):
+            # The name in parentheses may hold anything: the fields are counted behind it.
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            if fields[0] not in {b"Z", b"X"}:
+                yield (pid, int(fields[19])), int(fields[1])
+
+
+def _is_marked(known: _Known, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{known[0]}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def _family(mark: str, root: int | None = None) -> set[_Known]:
+    """Return the processes whose environment holds ``mark`` and all that descend from them.
+
+    ``root`` is the process that was started: its descendants belong, itself does not.
+    """
+    everyone: dict[_Known, int] = {}
+    found: set[_Known] = set()
+    for known, parent in _processes():
+        everyone[known] = parent
+        if _is_marked(known, mark):
+            found.add(known)
+    parents = {pid for pid, _ in found} | ({root} if root is not None else set())
+    while more := {known for known, parent in everyone.items() if parent in parents} - found:
+        found |= more
+        parents = {pid for pid, _ in more}
+    return {known for known in found if known[0] != root}
+
+
+def _kill_marked(mark: str) -> set[_Known]:
+    """Kill each process whose environment holds ``mark`` as soon as it is met."""
+    found = set()
+    for known, _ in _processes():
+        if _is_marked(known, mark):
+            _kill(known)
+            found.add(known)
     return found
 
 
@@ -279,5 +387,8 @@ def _drain(descriptor: int, write: Callable[[bytes], None]) -> None:
     """Read what an ended process had written and nobody had read yet."""
     os.set_blocking(descriptor, False)
     with contextlib.suppress(BlockingIOError):
-        while data := os.read(descriptor, _CHUNK):
+        # Bounded by what a pipe can hold: nobody who writes on and on is waited for.
+        for _ in range(_PIPE_LIMIT // _CHUNK):
+            if not (data := os.read(descriptor, _CHUNK)):
+                return
             write(data)

@@ -9,7 +9,7 @@ from tiergate.fields import Remedy
 from tiergate.reproduce import cell_command
 from tiergate.spec import Spec
 from tiergate.verdict import PASSING, Report
-from tiergate.waves import waves
+from tiergate.waves import find_cycle, waves
 
 
 @dataclass
@@ -35,14 +35,16 @@ def failed_cells(reports: Collection[Report]) -> dict[str, list[str]]:
 def order(spec: Spec, failed: dict[str, list[str]]) -> list[list[Task]]:
     """Return the tasks in waves: those of one wave can be done in parallel.
 
-    A task waits for the tasks of the failed criteria that its own criteria need, and the task
-    that closes a tier waits for all the others of that tier.
+    A task waits for the tasks of the failed criteria that its own criteria need, and for those of
+    lower tiers; the task that closes a tier waits for all the others of that tier. Tasks that wait
+    for each other can only be done together.
     """
     tasks: dict[str, Task] = {}
     needs: dict[str, set[str]] = {}
     task_of = {c.id: c.remedy.task or c.id for c in spec.criteria if c.id in failed}
     for tier in spec.tiers:
         own: list[str] = []
+        lower = set(tasks)
         for criterion in tier.criteria:
             if criterion.id not in failed:
                 continue
@@ -51,12 +53,15 @@ def order(spec: Spec, failed: dict[str, list[str]]) -> list[list[Task]]:
             task.criteria.append(criterion.id)
             task.verify += [cell_command(criterion.id, d) for d in failed[criterion.id]]
             waits = {task_of[need] for need in criterion.needs if need in failed}
-            needs.setdefault(name, set()).update(waits - {name})
+            needs.setdefault(name, set(lower)).update(waits - {name})
             own.append(name)
         if own and tier.remedy.task and tier.remedy.task not in tasks:
             closing = tier.remedy.task
             tasks[closing] = Task(closing, tier.remedy, [tier.gate], ["tiergate run"])
             needs[closing] = set(own)
+    while cycle := find_cycle({name: sorted(wanted) for name, wanted in needs.items()}):
+        for name in cycle:
+            needs[name].difference_update(cycle)
     return [
         [tasks[name] for name in wave]
         for wave in waves({name: sorted(wanted) for name, wanted in needs.items()})

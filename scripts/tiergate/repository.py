@@ -30,8 +30,10 @@ class Repository:
     def is_git(self) -> bool:
         """Whether ``root`` lies in a git work tree."""
         try:
-            answer = _git(self.root, "rev-parse", "--is-inside-work-tree")
+            answer = git(self.root, "rev-parse", "--is-inside-work-tree")
         except NotEvaluatedError:
+            if any((folder / ".git").exists() for folder in (self.root, *self.root.parents)):
+                raise  # a checkout that git refuses must not be judged as a mere folder
             return False
         return answer.strip() == b"true"
 
@@ -44,7 +46,7 @@ class Repository:
         """
         if not self.is_git:
             return sorted(self._walk())
-        listed = _git(
+        listed = git(
             self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "."
         )
         names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
@@ -60,7 +62,7 @@ class Repository:
 
     def leaves(self, path: str) -> bool:
         """Tell whether ``path``, symbolic links followed, leads out of the repository."""
-        real = (self.root / path).resolve()
+        real = Path(os.path.realpath(self.root / path))  # unlike resolve(), it bears a loop
         return real != self.root and self.root not in real.parents
 
     def source(self) -> Source:
@@ -68,10 +70,10 @@ class Repository:
         if not self.is_git:
             return Source()
         try:
-            commit = _git(self.root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+            commit = git(self.root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
         except NotEvaluatedError:
             commit = ""  # a repository without a first commit
-        dirty = bool(_git(self.root, "status", "--porcelain", "-z", "--", "."))
+        dirty = bool(git(self.root, "status", "--porcelain", "-z", "--", "."))
         return Source(commit=commit, tree=self._digest(), dirty=dirty)
 
     def _digest(self) -> str:
@@ -85,14 +87,15 @@ class Repository:
 
     def _unchanged_blobs(self) -> dict[str, tuple[str, str]]:
         """Mode and blob id of the tracked files that git knows to be as they were staged."""
-        staged = _git(self.root, "ls-files", "--stage", "-z", "--", ".")
+        staged = git(self.root, "ls-files", "--stage", "-v", "-z", "--", ".")
         blobs = {}
         for line in staged.split(b"\0"):
             if line:
                 about, name = line.split(b"\t", 1)
-                mode, blob, _ = about.decode().split(" ")
-                blobs[os.fsdecode(name)] = (mode, blob)
-        modified = _git(self.root, "ls-files", "--modified", "-z", "--", ".")
+                tag, mode, blob, _ = about.decode().split(" ")
+                if tag == "H":  # git looks at it: it is not told to assume that it is unchanged
+                    blobs[os.fsdecode(name)] = (mode, blob)
+        modified = git(self.root, "ls-files", "--modified", "-z", "--", ".")
         for name in modified.split(b"\0"):
             blobs.pop(os.fsdecode(name), None)
         return blobs
@@ -101,7 +104,13 @@ class Repository:
         found: list[str] = []
         for folder, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if name not in _SKIPPED_WITHOUT_GIT]
-            found.extend(Path(folder, name).relative_to(self.root).as_posix() for name in names)
+            paths = (Path(folder, name) for name in names)
+            # As git does: a pipe or a socket is no file, and reading one could wait for ever.
+            found.extend(
+                path.relative_to(self.root).as_posix()
+                for path in paths
+                if path.is_symlink() or path.is_file()
+            )
         return found
 
 
@@ -120,11 +129,16 @@ def _blob(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _git(root: Path, *arguments: str) -> bytes:
+def git(root: Path, *arguments: str) -> bytes:
+    """Run git in ``root``, without the caller's GIT_ variables and without hooks.
+
+    Raises:
+        NotEvaluatedError: git is missing, or refuses.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", *arguments],
+            ["git", "-c", "core.hooksPath=/dev/null", *arguments],
             cwd=root,
             env={**environment, **_GIT_ENVIRONMENT},
             stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tiergate.candidate import Candidate
     from tiergate.checkers import Context
 
 
@@ -22,9 +23,18 @@ def python_command(context: Context, *arguments: str) -> str:
     return " ".join([*assignments, shlex.quote(python), shlex.join(arguments)])
 
 
-def cell_command(criterion: str, device: str) -> str:
-    """Return the command that judges one cell again."""
-    return f"tiergate run --only {shlex.quote(criterion)} --device {device}"
+def cell_command(criterion: str, device: str, candidate: Candidate | None = None) -> str:
+    """Return the command that judges one cell again; with ``candidate``, by its interpreter."""
+    command = ["tiergate", "run", "--only", criterion, "--device", device]
+    if candidate is not None:
+        root = candidate.repository.root
+        spec = candidate.spec.path.absolute()
+        if spec != root / "gate.yaml":
+            command += ["--spec", _shown(spec, root)]
+        if candidate.spec.base:
+            command += ["--base", candidate.spec.base[:12]]
+        command += ["--python", _shown(candidate.python, root)]
+    return shlex.join(command)
 
 
 def _shown(path: Path, root: Path) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tiergate import checkers, judge
+from tiergate.baseline import Baseline
 from tiergate.candidate import Candidate
-from tiergate.checkers import Context
+from tiergate.checkers import Checker, Context, Observation
 from tiergate.errors import UserError
 from tiergate.fields import Device
 from tiergate.plan import Cell
@@ -53,42 +54,67 @@ def run_leg(
     selected: Collection[str],
     jobs: int,
     listener: Listener,
+    baseline: Baseline | None = None,
+    judged: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> LegResult:
     """Evaluate the selected cells of a leg; the verdicts come in the order of the plan.
 
     A cell whose needs were selected and did not pass is ``blocked``. After a cancellation no cell
     is started any more; those without a verdict are simply missing from the result.
+
+    Args:
+        planned: the leg's cells.
+        candidate: what is judged.
+        device: the leg's device.
+        selected: names of the cells to evaluate.
+        jobs: how many at a time.
+        listener: is told what happens.
+        baseline: what the base branch has.
+        judged: what is done to a verdict before anything depends on it, such as waivers.
     """
     result = LegResult()
     wanted = [cell for cell in planned if cell.name in selected]
     found = candidate.run_job("environment", device, DEVICE_TIMEOUT, {})
     if found.problem:
         reason = f"the candidate's interpreter {candidate.python} did not answer: {found.problem}"
-        return _nothing_runs(result, wanted, f"{reason}\n{found.output[-2000:]}".strip(), listener)
+        reason = f"{reason}\n{found.output[-2000:]}".strip()
+        return _nothing_runs(result, wanted, candidate, reason, listener)
     result.environment = found.of("environment")[0]["values"]
     if device == "cuda":
         proof = candidate.run_job("cuda", device, DEVICE_TIMEOUT, {})
         if not proof.of("device") or proof.problem:
             said = proof.problem or proof.of("no-device")[0]["reason"]
-            return _nothing_runs(result, wanted, f"no usable CUDA device: {said}", listener)
+            reason = f"no usable CUDA device: {said}"
+            return _nothing_runs(result, wanted, candidate, reason, listener)
         result.device_proof = proof.of("device")[0]["values"]
-    verdicts = _run_cells(wanted, candidate, jobs, listener)
+    evaluate = _Evaluation(candidate, listener, baseline, judged)
+    verdicts = _run_cells(wanted, candidate, jobs, listener, evaluate)
     result.verdicts = [verdicts[cell.name] for cell in wanted if cell.name in verdicts]
     return result
 
 
 def _nothing_runs(
-    result: LegResult, wanted: list[Cell], reason: str, listener: Listener
+    result: LegResult,
+    wanted: list[Cell],
+    candidate: Candidate,
+    reason: str,
+    listener: Listener,
 ) -> LegResult:
+    if candidate.cancellation.requested:
+        return result
     for cell in wanted:
-        verdict = judge.not_run(cell.criterion, cell.device, "error", reason)
+        verdict = judge.not_run(cell.criterion, cell.device, "error", reason, candidate)
         result.verdicts.append(verdict)
         listener.finished(verdict)
     return result
 
 
 def _run_cells(
-    wanted: list[Cell], candidate: Candidate, jobs: int, listener: Listener
+    wanted: list[Cell],
+    candidate: Candidate,
+    jobs: int,
+    listener: Listener,
+    evaluate: _Evaluation,
 ) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     waiting = list(wanted)
@@ -100,44 +126,73 @@ def _run_cells(
         listener.finished(verdict)
 
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:
-        while waiting or running:
-            for cell in list(waiting):
-                needs = [need for need in cell.needs if need in names]
-                unmet = [n for n in needs if n in verdicts and verdicts[n].status not in PASSING]
-                if unmet:
-                    waiting.remove(cell)
-                    reason = f"needs {', '.join(unmet)}, which did not pass"
-                    finish(judge.not_run(cell.criterion, cell.device, "blocked", reason))
-                elif len(running) < jobs and all(need in verdicts for need in needs):
-                    waiting.remove(cell)
-                    listener.started(cell.name)
-                    running[pool.submit(_evaluate, cell, candidate, listener)] = cell
-            if candidate.cancellation.requested:
-                waiting.clear()
-            if not running:
-                continue
-            done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
-            for future in done:
-                del running[future]
-                finish(future.result())
+        try:
+            while waiting or running:
+                if candidate.cancellation.requested:
+                    waiting.clear()
+                for cell in list(waiting):
+                    needs = [need for need in cell.needs if need in names]
+                    unmet = [
+                        n for n in needs if n in verdicts and verdicts[n].status not in PASSING
+                    ]
+                    if unmet:
+                        waiting.remove(cell)
+                        reason = f"needs {', '.join(unmet)}, which did not pass"
+                        finish(
+                            judge.not_run(cell.criterion, cell.device, "blocked", reason, candidate)
+                        )
+                    elif len(running) < jobs and all(need in verdicts for need in needs):
+                        waiting.remove(cell)
+                        listener.started(cell.name)
+                        running[pool.submit(evaluate, cell)] = cell
+                if not running:
+                    continue
+                done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del running[future]
+                    finish(future.result())
+        except BaseException as error:
+            # Whoever listens is gone, for example: what runs would be waited for.
+            candidate.cancellation.cancel(f"stopped by {type(error).__name__}")
+            raise
     return verdicts
 
 
-def _evaluate(cell: Cell, candidate: Candidate, listener: Listener) -> Verdict:
-    def progress(what: str) -> None:
-        listener.progress(cell.name, what)
+@dataclass(frozen=True)
+class _Evaluation:
+    """Evaluates one cell, in whichever thread."""
 
-    criterion = cell.criterion
-    checker = checkers.get(criterion.uses)
-    context = Context(criterion, candidate, cell.device, progress)
-    started = time.monotonic()
-    try:
+    candidate: Candidate
+    listener: Listener
+    baseline: Baseline | None
+    judged: Callable[[Verdict], Verdict]
+
+    def __call__(self, cell: Cell) -> Verdict:
+        def progress(what: str) -> None:
+            self.listener.progress(cell.name, what)
+
+        checker = checkers.get(cell.criterion.uses)
+        context = Context(cell.criterion, self.candidate, cell.device, progress, self.baseline)
+        started = time.monotonic()
+        try:
+            observation = self._observe(checker, context)
+        except UserError as error:
+            observation = Observation(error=str(error))
+        except Exception as error:  # noqa: BLE001 - what a checker raises is never a pass
+            observation = Observation(
+                error=f"the checker {cell.criterion.uses} failed: {type(error).__name__}: {error}",
+                output=traceback.format_exc(),
+            )
+        seconds = time.monotonic() - started
+        return self.judged(judge.judge(context, checker, observation, seconds))
+
+    def _observe(self, checker: Checker, context: Context) -> Observation:
+        criterion = context.criterion
+        if criterion.needs_base and self.baseline is None:
+            return Observation(
+                error="expects no less than the base branch has: name the base with --base REF"
+            )
         observation = checker.observe(criterion.parameters, context)
-    except UserError as error:
-        observation = checkers.Observation(error=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever a checker raises must not look like a pass
-        observation = checkers.Observation(
-            error=f"the checker {criterion.uses} failed: {type(error).__name__}: {error}",
-            output=traceback.format_exc(),
-        )
-    return judge.judge(context, checker, observation, time.monotonic() - started)
+        if not criterion.needs_base or self.baseline is None or observation.error:
+            return observation
+        return self.baseline.against(observation, context)

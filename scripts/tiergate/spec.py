@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,9 +22,11 @@ from tiergate.fields import (
     Remedy,
     RepositoryPath,
     Seconds,
+    check_date,
     check_repository_path,
 )
 from tiergate.suggest import did_you_mean
+from tiergate.waivers import Waiver
 from tiergate.waves import find_cycle
 from tiergate.yaml_document import Mark, Problem
 from tiergate.yaml_typed import INVALID, Reader
@@ -57,6 +60,49 @@ class CriterionEntry(
     remedy: Annotated[Remedy | None, Meta(description="Who mends it when it fails, and how.")] = (
         None
     )
+    retries: Annotated[
+        int, Meta(ge=0, le=5, description="How often failed tests are run again, by themselves.")
+    ] = 0
+    flaky: Annotated[
+        Literal["fail", "warn"],
+        Meta(description="What a test means that passed only when it was run again."),
+    ] = "fail"
+
+
+class FindingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which finding is waived."""
+
+    rule: Annotated[Identifier, Meta(description="The rule that found it.")]
+    path: Annotated[RepositoryPath, Meta(description="The file.")]
+    fingerprint: Annotated[
+        str,
+        Meta(
+            pattern="^[0-9a-f]{16}$",
+            description="Of rule, path and code; it survives line shifts. Reports print it.",
+        ),
+    ]
+
+
+class WaiverEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A failure that is accepted for a while."""
+
+    criterion: Annotated[Identifier, Meta(description="The criterion that may fail.")]
+    reason: Annotated[str, Meta(min_length=1, description="Why this is acceptable for now.")]
+    owner: Annotated[str, Meta(min_length=1, description="Who sees to it that it ends.")]
+    expires: Annotated[
+        str,
+        Meta(
+            description="The last day on which it counts, UTC; at most 90 days ahead.",
+            examples=["2026-12-24"],
+            extra={"check": "date"},
+        ),
+    ]
+    device: Annotated[
+        Device | None, Meta(description="Only the cell on this device; all cells by default.")
+    ] = None
+    finding: Annotated[
+        FindingEntry | None, Meta(description="Only this finding; the whole verdict by default.")
+    ] = None
 
 
 class TierEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +145,9 @@ class GateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     timeout: Annotated[
         Seconds, Meta(description="Seconds per criterion, where it has no timeout of its own.")
     ] = 600.0
+    waivers: Annotated[
+        list[WaiverEntry], Meta(description="Failures that are accepted until a date.")
+    ] = []
 
 
 @dataclass(frozen=True)
@@ -115,6 +164,13 @@ class Criterion:
     timeout: float
     remedy: Remedy
     mark: Mark
+    retries: int = 0
+    flaky: Literal["fail", "warn"] = "fail"
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it expects no less than the base branch has."""
+        return any(bound.base for bound in self.expect.values())
 
 
 @dataclass(frozen=True)
@@ -138,6 +194,9 @@ class Spec:
     pythonpath: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     pass_env: tuple[str, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    base: str = ""
+    """The commit that it was read from, where that is not the work tree."""
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -159,6 +218,8 @@ class Spec:
 
 class SpecError(UserError):
     """A spec with problems, each on a line ``file:line:column: message``."""
+
+    located = True
 
     def __init__(self, path: Path, problems: list[Problem]) -> None:
         self.path = path
@@ -193,11 +254,11 @@ def parse(data: bytes, path: Path) -> Spec:
     Raises:
         SpecError: as for ``load``.
     """
-    reader = Reader({"repository-path": check_repository_path})
+    reader = Reader({"repository-path": check_repository_path, "date": check_date})
     try:
         root = yaml_document.parse(data)
         document = reader.read(root, GateFile)
-        if document is INVALID:
+        if document is INVALID:  # no mapping at all
             raise SpecError(path, reader.problems)
         tiers = list(_tiers(document, reader))
         _check_graph(tiers, document, reader)
@@ -215,20 +276,35 @@ def parse(data: bytes, path: Path) -> Spec:
         pythonpath=tuple(document.pythonpath),
         env=dict(document.env),
         pass_env=tuple(document.pass_env),
+        waivers=tuple(
+            Waiver(
+                criterion=entry.criterion,
+                device=entry.device,
+                finding=entry.finding
+                and (entry.finding.rule, entry.finding.path, entry.finding.fingerprint),
+                reason=entry.reason,
+                owner=entry.owner,
+                expires=date.fromisoformat(entry.expires),
+            )
+            for entry in document.waivers
+        ),
     )
 
 
 def _tiers(document: GateFile, reader: Reader) -> Iterator[Tier]:
-    if document.tiers:
+    if ("tiers",) in reader.nodes:
         for name in ("gate", "next", "criteria", "remedy"):
             if (name,) in reader.nodes:
                 reader.problem((name,), f"{name!r} goes inside a tier when 'tiers' is used")
+        if not document.tiers and ("tiers",) not in reader.invalid:
+            reader.problem(("tiers",), "no tiers: an empty gate would always pass")
         for index, entry in enumerate(document.tiers):
-            yield _tier(entry, document, reader, ("tiers", index))
+            if ("tiers", index) not in reader.invalid:
+                yield _tier(entry, document, reader, ("tiers", index))
         return
-    if not document.gate:
+    if not document.gate and ("gate",) not in reader.invalid:
         reader.problem((), "missing 'gate': the name of the tier")
-    if not document.criteria:
+    if not document.criteria and ("criteria",) not in reader.invalid:
         reader.problem(("criteria",), "no criteria: an empty gate would always pass")
     entry = TierEntry(
         gate=document.gate,
@@ -242,7 +318,10 @@ def _tiers(document: GateFile, reader: Reader) -> Iterator[Tier]:
 def _tier(entry: TierEntry, document: GateFile, reader: Reader, at: yaml_typed.Path) -> Tier:
     criteria = []
     for index, criterion in enumerate(entry.criteria):
-        built = _criterion(criterion, document, reader, (*at, "criteria", index))
+        where = (*at, "criteria", index)
+        if where in reader.invalid:
+            continue
+        built = _criterion(criterion, document, reader, where)
         if built is not None:
             criteria.append(built)
     return Tier(entry.gate, entry.next, entry.remedy or Remedy(), tuple(criteria))
@@ -252,7 +331,7 @@ def _criterion(
     entry: CriterionEntry, document: GateFile, reader: Reader, at: yaml_typed.Path
 ) -> Criterion | None:
     for index, device in enumerate(entry.devices):
-        if device not in document.devices:
+        if device not in document.devices and ("devices",) not in reader.invalid:
             reader.problem((*at, "devices", index), f"{device!r} is not one of the spec's devices")
         if device in entry.devices[:index]:
             reader.problem((*at, "devices", index), f"{device!r} is listed twice")
@@ -280,6 +359,8 @@ def _criterion(
         timeout=entry.timeout or document.timeout,
         remedy=entry.remedy or Remedy(),
         mark=reader.nodes[at].mark,
+        retries=entry.retries,
+        flaky=entry.flaky,
     )
 
 
@@ -288,13 +369,22 @@ def _expectation(
 ) -> Expectation:
     expected = entry.expect if entry.expect is not None else dict(outcomes.default)
     for name, message in expectation.check_names(expected, outcomes):
-        reader.problem((*at, "expect", name) if name else (*at, "expect"), message)
+        if name is None:
+            reader.problem((*at, "expect"), message)
+        else:
+            reader.problem((*at, "expect", name), message, at_key=True)
     bounds = {}
     for name, value in expected.items():
         try:
             bounds[name] = expectation.parse_bound(value)
         except ValueError as error:
             reader.problem((*at, "expect", name), str(error))
+        else:
+            if bounds[name].base and name not in outcomes.by_id:
+                message = f'{name}: ">=base" compares tests by id; {entry.uses} does not count them'
+                reader.problem((*at, "expect", name), message)
+    if entry.flaky == "warn" and "flaky" in outcomes.strict:
+        bounds.setdefault("flaky", expectation.Bound(0, at_least=True))
     if (reason := expectation.vacuous(bounds, outcomes)) is not None:
         reader.problem((*at, "expect"), reason)
     return bounds
@@ -302,43 +392,77 @@ def _expectation(
 
 def _check_graph(tiers: list[Tier], document: GateFile, reader: Reader) -> None:
     """Check what concerns several criteria: unique ids, ``needs:`` and unused devices."""
-    entries = _entries(document)
+    entries = _entries(document, reader)
     ids: dict[str, yaml_typed.Path] = {}
     for at, _, entry in entries:
         if entry.id in ids:
             first = reader.nodes[ids[entry.id]].mark.line
             reader.problem((*at, "id"), f"duplicate id {entry.id!r}, first at line {first}")
         ids.setdefault(entry.id, (*at, "id"))
-    tier_of = {entry.id: tier for _, tier, entry in entries}
-    for at, tier, entry in entries:
-        for index, need in enumerate(entry.needs):
-            where = (*at, "needs", index)
-            if need not in ids:
-                reader.problem(
-                    where, f"needs {need!r}, which is no criterion" + did_you_mean(need, ids)
-                )
-            elif tier_of[need] > tier:
-                reader.problem(
-                    where, f"needs {need!r} of a later tier, which would never be judged"
-                )
-    cycle = find_cycle({entry.id: entry.needs for _, _, entry in entries})
-    if cycle:
-        where = next((*at, "needs") for at, _, entry in entries if entry.id == cycle[0])
-        reader.problem(where, "needs form a cycle: " + " → ".join(cycle))
+    _check_needs(entries, ids, reader)
+    known = {*ids, *_written_ids(reader)}
+    for index, waiver in enumerate(document.waivers):
+        if ("waivers", index) not in reader.invalid and waiver.criterion not in known:
+            hint = did_you_mean(waiver.criterion, ids)
+            reader.problem(
+                ("waivers", index, "criterion"), f"waives {waiver.criterion!r}, no criterion{hint}"
+            )
     used = {device for tier in tiers for c in tier.criteria for device in c.devices}
     for index, device in enumerate(document.devices):
+        if device in document.devices[:index]:
+            reader.problem(("devices", index), f"{device!r} is listed twice")
         if used and device not in used and not reader.problems:
             reader.problem(("devices", index), f"no criterion is judged on {device!r}")
 
 
-def _entries(document: GateFile) -> list[tuple[yaml_typed.Path, int, CriterionEntry]]:
+def _check_needs(
+    entries: list[tuple[yaml_typed.Path, int, CriterionEntry]],
+    ids: dict[str, yaml_typed.Path],
+    reader: Reader,
+) -> None:
+    known = {*ids, *_written_ids(reader)}
+    tier_of = {entry.id: tier for _, tier, entry in entries}
+    for at, tier, entry in entries:
+        for index, need in enumerate(entry.needs):
+            where = (*at, "needs", index)
+            if need in entry.needs[:index]:
+                reader.problem(where, f"{need!r} is listed twice")
+            elif need not in known:
+                reader.problem(
+                    where, f"needs {need!r}, which is no criterion" + did_you_mean(need, ids)
+                )
+            elif tier_of.get(need, tier) > tier:
+                reader.problem(
+                    where, f"needs {need!r} of a later tier, which would never be judged"
+                )
+    needs = {entry.id: entry.needs for _, _, entry in entries}
+    while cycle := find_cycle(needs):
+        reader.problem((*ids[cycle[0]][:-1], "needs"), "needs form a cycle: " + " → ".join(cycle))
+        for criterion_id in cycle[1:]:
+            del needs[criterion_id]
+
+
+def _entries(
+    document: GateFile, reader: Reader
+) -> list[tuple[yaml_typed.Path, int, CriterionEntry]]:
+    entries: list[tuple[yaml_typed.Path, int, CriterionEntry]]
     if document.tiers:
-        return [
+        entries = [
             (("tiers", t, "criteria", index), t, entry)
             for t, tier in enumerate(document.tiers)
+            if ("tiers", t) not in reader.invalid
             for index, entry in enumerate(tier.criteria)
         ]
-    return [(("criteria", i), 0, entry) for i, entry in enumerate(document.criteria)]
+    else:
+        entries = [(("criteria", i), 0, entry) for i, entry in enumerate(document.criteria)]
+    return [entry for entry in entries if entry[0] not in reader.invalid]
+
+
+def _written_ids(reader: Reader) -> Iterator[str]:
+    """Yield the ids that stand in the file, of criteria with problems as well."""
+    for path, node in reader.nodes.items():
+        if path[-3:-2] == ("criteria",) and path[-1] == "id":
+            yield node.text
 
 
 def _printable(text: str) -> str:

@@ -20,7 +20,7 @@ REPORT_NAME = "report.json"
 Status = Literal["pass", "fail", "error", "blocked", "waived"]
 
 # `passing` is the only place that says which statuses let a gate pass.
-PASSING: frozenset[Status] = frozenset({"pass"})
+PASSING: frozenset[Status] = frozenset({"pass", "waived"})
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -49,6 +49,8 @@ class Finding(_Record, frozen=True):
     column: int
     message: str
     code: str = ""
+    fingerprint: str = ""
+    """Of rule, path and code; it survives line shifts, and waivers name it."""
 
 
 class Evidence(_Record, frozen=True):
@@ -56,6 +58,8 @@ class Evidence(_Record, frozen=True):
 
     expected: dict[str, str] = {}
     observed: dict[str, int] = {}
+    mismatches: list[str] = []
+    """The outcomes that are not as expected."""
     failures: list[Failure] = []
     findings: list[Finding] = []
     notes: list[str] = []
@@ -77,11 +81,35 @@ class Verdict(_Record, frozen=True):
     seconds: float = 0.0
     evidence: Evidence = Evidence()
     remedy: Remedy = Remedy()
+    waiver: str = ""
+    """Until when, why and by whom the failure is accepted."""
 
     @property
     def cell(self) -> str:
         """The cell's name, as in ``ISS-003@cpu``."""
         return cell_name(self.criterion, self.device)
+
+
+class Change(_Record, frozen=True):
+    """A difference between the base's spec and the head's."""
+
+    where: str
+    """The criterion, or the key of the spec."""
+    message: str
+    weakening: bool
+    """Whether something passes now that did not pass before, or may."""
+
+
+class BaseIdentity(_Record, frozen=True):
+    """The base branch that the head was compared with."""
+
+    commit: str
+    spec: Literal["base", "head"]
+    """Whose spec decided: the head's only where the base has none yet."""
+    head_spec_digest: str
+    drift: list[Change] = []
+    judge_relevant: list[str] = []
+    """Files that the head changed and on which verdicts depend: conftest.py and the like."""
 
 
 class SpecIdentity(_Record, frozen=True):
@@ -125,6 +153,9 @@ class Report(_Record, frozen=True, tag_field="kind", tag="tiergate-report"):
     """UTC, ISO 8601."""
     seconds: float
     verdicts: list[Verdict]
+    base: BaseIdentity | None = None
+    head_verdicts: list[Verdict] = []
+    """Verdicts on the head's own criteria, where its spec differs from the base's."""
     environment: dict[str, str] = {}
     device_proof: dict[str, str] = {}
     run: Run = Run()
@@ -142,7 +173,20 @@ def cell_name(criterion: str, device: str) -> str:
 
 def encode(report: Report) -> bytes:
     """Return the JSON form of a report, indented."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+    try:
+        data = msgspec.json.encode(report)
+    except UnicodeEncodeError:
+        # A file name that is no UTF-8 came in as lone surrogates, which JSON cannot hold.
+        data = msgspec.json.encode(_encodable(msgspec.to_builtins(report)))
+    return msgspec.json.format(data, indent=1) + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def decode(data: bytes, name: str) -> Report:
@@ -158,7 +202,7 @@ def decode(data: bytes, name: str) -> Report:
                 f"{name}: report of schema version {version}; this tiergate reads {SCHEMA_VERSION}"
             )
         return msgspec.json.decode(data, type=Report)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"{name}: not a readable report: {error}") from None
 
 

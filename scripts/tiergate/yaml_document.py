@@ -7,6 +7,7 @@ its duplicate keys so that they can be refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,8 +18,10 @@ import yaml
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 MAX_DEPTH = 24
+MAX_DIRECTIVES = 8
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 
 
 @dataclass(frozen=True, order=True)
@@ -56,6 +59,8 @@ class Node:
     items: list[Node] = field(default_factory=list)
     entries: list[tuple[Node, Node]] = field(default_factory=list)
     size: int = 1
+    height: int = 0
+    """Levels of nesting below it."""
 
 
 class YamlError(Exception):
@@ -70,29 +75,38 @@ def parse(data: bytes) -> Node:
     """Return the root node of the single document in ``data``.
 
     Raises:
-        YamlError: ``data`` is too large, not YAML, more than one document, uses tags, is nested
-            too deeply, or its aliases expand to too many nodes.
+        YamlError: ``data`` is too large, not UTF-8, not YAML, more than one document, uses tags,
+            is nested too deeply, or its aliases expand to too many nodes.
     """
     if len(data) > MAX_BYTES:
         raise YamlError(Mark(1, 1), f"the file has {len(data)} bytes; the limit is {MAX_BYTES}")
     try:
-        return _Builder(data).document()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode()
+        raise YamlError(_end(before), f"the file is not UTF-8: {error.reason}") from None
+    # The scanner compares every directive with all before it.
+    if len(directives := list(_DIRECTIVE.finditer(text))) > MAX_DIRECTIVES:
+        where = _end(text[: directives[MAX_DIRECTIVES].start()])
+        raise YamlError(where, f"more than {MAX_DIRECTIVES} directives")
+    try:
+        return _Builder(text).document()
     except yaml.reader.ReaderError as error:
-        before = data[: error.position] if isinstance(error.position, int) else b""
-        mark = Mark(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
-        raise YamlError(mark, f"the file is not readable text: {error.reason}") from None
+        # libyaml counts bytes.
+        before = text.encode()[: error.position].decode(errors="ignore")
+        raise YamlError(_end(before), f"the file is not readable text: {error.reason}") from None
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
         what = " ".join(part for part in (error.context, error.problem) if part)
         raise YamlError(mark, f"not valid YAML: {what}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
+    except yaml.YAMLError as error:
         raise YamlError(Mark(1, 1), f"not valid YAML: {error}") from None
 
 
 class _Builder:
-    def __init__(self, data: bytes) -> None:
-        self._events: Iterator[Any] = iter(yaml.parse(data, Loader=_LOADER))
+    def __init__(self, text: str) -> None:
+        self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
         self._anchors: dict[str, Node | None] = {}
         self._total = 0
 
@@ -113,7 +127,7 @@ class _Builder:
         if depth > MAX_DEPTH:
             raise YamlError(mark, f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, mark)
+            return self._alias(event, mark, depth)
         if event.tag is not None:
             raise YamlError(mark, f"tags are not supported: remove {event.tag!r}")
         self._count(1, mark)
@@ -126,28 +140,30 @@ class _Builder:
 
     def _content(self, event: Any, mark: Mark, depth: int) -> Node:
         if isinstance(event, yaml.ScalarEvent):
+            if "\0" in event.value:
+                raise YamlError(mark, "text with a NUL character")
             plain = event.style in {None, ""}
             return Node(Kind.SCALAR, mark, text=event.value, plain=plain)
         if isinstance(event, yaml.SequenceStartEvent):
             node = Node(Kind.SEQUENCE, mark)
             while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
                 node.items.append(self._node(event, depth + 1))
-            node.size += sum(item.size for item in node.items)
-            return node
+            return _measured(node, node.items)
         node = Node(Kind.MAPPING, mark)
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             value = self._node(next(self._events), depth + 1)
             node.entries.append((key, value))
-        node.size += sum(key.size + value.size for key, value in node.entries)
-        return node
+        return _measured(node, [part for entry in node.entries for part in entry])
 
-    def _alias(self, event: Any, mark: Mark) -> Node:
+    def _alias(self, event: Any, mark: Mark, depth: int) -> Node:
         if event.anchor not in self._anchors:
             raise YamlError(mark, f"the alias *{event.anchor} has no anchor before it")
         target = self._anchors[event.anchor]
         if target is None:
             raise YamlError(mark, f"the alias *{event.anchor} stands inside its own anchor")
+        if depth + target.height > MAX_DEPTH:
+            raise YamlError(mark, f"nested more than {MAX_DEPTH} levels deep, aliases expanded")
         self._count(target.size, mark)
         return target
 
@@ -157,5 +173,16 @@ class _Builder:
             raise YamlError(mark, f"more than {MAX_NODES} nodes, aliases expanded")
 
 
+def _measured(node: Node, children: list[Node]) -> Node:
+    node.size += sum(child.size for child in children)
+    node.height = max((child.height + 1 for child in children), default=0)
+    return node
+
+
 def _mark(event: Any) -> Mark:
     return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _end(text: str) -> Mark:
+    """Return the place right behind ``text``."""
+    return Mark(text.count("\n") + 1, len(text) - text.rfind("\n"))

@@ -19,12 +19,13 @@ Path = tuple[str | int, ...]
 Check = Callable[[str], str | None]
 
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]{1,40}(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]{1,40}(\.[0-9]*)?)([eE][-+]?[0-9]{1,2})?")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 MAX_PROBLEMS = 100
+_SHOWN = 80
 
 
 class _Invalid:
@@ -41,6 +42,9 @@ class TooManyProblemsError(Exception):
 class Reader:
     """Reads nodes into types; collects problems and remembers where each value came from.
 
+    A value with a problem does not hide the others: an optional field keeps its default, and a
+    list of structs keeps ``INVALID`` in its place. ``invalid`` holds the paths of such values.
+
     Args:
         checks: by name, the checks that a type may ask for with ``Meta(extra={"check": name})``;
             each takes the text and returns what is wrong with it, or None.
@@ -49,19 +53,33 @@ class Reader:
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self.problems: list[Problem] = []
         self.nodes: dict[Path, Node] = {}
+        self.keys: dict[Path, Node] = {}
+        self.invalid: set[Path] = set()
+        self._found = 0
         self._checks = checks
         self._types: dict[Any, inspect.Type] = {}
 
-    def problem(self, path: Path, message: str) -> None:
-        """Record a problem at ``path``, or at its nearest ancestor that stands in the file."""
+    def problem(self, path: Path, message: str, *, at_key: bool = False) -> None:
+        """Record a problem at ``path``, or at its nearest ancestor that stands in the file.
+
+        Args:
+            path: where the value is.
+            message: what is wrong.
+            at_key: whether the key is wrong rather than its value.
+        """
         while path and path not in self.nodes:
             path = path[:-1]
-        node = self.nodes.get(path)
+        node = self.keys.get(path) if at_key else self.nodes.get(path)
         self._add(Problem(node.mark if node else Mark(1, 1), message))
 
     def _add(self, problem: Problem) -> None:
-        self.problems.append(problem)
-        if len(self.problems) >= MAX_PROBLEMS:
+        # Parameters are read twice, without and with their type; aliases lead to the same node.
+        if problem not in self.problems:
+            self.problems.append(problem)
+        self._found += 1
+        if self._found >= MAX_PROBLEMS:
+            stopped = f"too many problems: reading stopped after {MAX_PROBLEMS}"
+            self.problems.append(Problem(max(p.mark for p in self.problems), stopped))
             raise TooManyProblemsError
 
     def read(self, node: Node, wanted: Any, path: Path = ()) -> Any:
@@ -131,36 +149,49 @@ class Reader:
         for key, key_node, value_node in self._entries(node, label):
             field = fields.get(key)
             if field is None:
-                self._wrong(key_node, f"unknown key {key!r}{did_you_mean(key, fields)}")
+                self._wrong(key_node, f"unknown key {key[:_SHOWN]!r}{did_you_mean(key, fields)}")
                 continue
             at = (*path, key)
-            values[field.name] = self._read(value_node, field.type, at, _label(at))
-        missing = [f.encode_name for f in kind.fields if f.required and f.name not in values]
+            value = self._read(value_node, field.type, at, _label(at))
+            values[field.name] = self._kept(value, at)
+        required = [f for f in kind.fields if f.required]
+        missing = [f.encode_name for f in required if f.name not in values]
         if missing:
             return self._wrong(node, f"{label}: missing {', '.join(missing)}")
-        if INVALID in values.values():
+        if any(values[f.name] is INVALID for f in required):
             return INVALID
-        return kind.cls(**values)
+        return kind.cls(**{name: v for name, v in values.items() if v is not INVALID})
 
     def _list(self, node: Node, kind: inspect.ListType, path: Path, label: str) -> Any:
         if node.kind is not Kind.SEQUENCE:
             return self._expected(node, "a list", label)
         if kind.min_length and len(node.items) < kind.min_length:
             return self._wrong(node, f"{label}: must not be empty")
-        values = [
-            self._read(item, kind.item_type, (*path, index), _label((*path, index)))
-            for index, item in enumerate(node.items)
-        ]
+        values = []
+        for index, item in enumerate(node.items):
+            at = (*path, index)
+            values.append(self._kept(self._read(item, kind.item_type, at, _label(at)), at))
+        if isinstance(kind.item_type, inspect.StructType):
+            return values
         return INVALID if INVALID in values else values
 
     def _dict(self, node: Node, kind: inspect.DictType, path: Path, label: str) -> Any:
         if node.kind is not Kind.MAPPING:
             return self._expected(node, "a mapping", label)
-        values = {
-            key: self._read(value, kind.value_type, (*path, key), _label((*path, key)))
-            for key, _, value in self._entries(node, label)
-        }
+        values = {}
+        for key, key_node, value_node in self._entries(node, label):
+            at = (*path, key)
+            self.keys.setdefault(at, key_node)
+            values[key] = self._read(value_node, kind.value_type, at, _label(at))
+            if isinstance(kind.key_type, inspect.StrType) and not _matches(kind.key_type, key):
+                shown = f"{key[:_SHOWN]!r} does not match {kind.key_type.pattern}"
+                values[key] = self._wrong(key_node, f"{label}: {shown}")
         return INVALID if INVALID in values.values() else values
+
+    def _kept(self, value: Any, path: Path) -> Any:
+        if value is INVALID:
+            self.invalid.add(path)
+        return value
 
     def _entries(self, node: Node, label: str) -> list[tuple[str, Node, Node]]:
         seen: dict[str, Mark] = {}
@@ -169,7 +200,8 @@ class Reader:
             if key.kind is not Kind.SCALAR:
                 self._wrong(key, f"{label}: a key must be text, not {key.kind.value}")
             elif key.text in seen:
-                self._wrong(key, f"duplicate key {key.text!r}, first at line {seen[key.text].line}")
+                shown = f"duplicate key {key.text[:_SHOWN]!r}"
+                self._wrong(key, f"{shown}, first at line {seen[key.text].line}")
             else:
                 seen[key.text] = key.mark
                 entries.append((key.text, key, value))
@@ -181,14 +213,15 @@ class Reader:
             if value in kind.values:
                 return value
             hint = did_you_mean(str(value), [str(v) for v in kind.values])
-            return self._wrong(node, f"{label}: unknown value {str(value)[:80]!r}{hint}")
+            return self._wrong(node, f"{label}: unknown value {str(value)[:_SHOWN]!r}{hint}")
         if isinstance(kind, inspect.StrType):
             if not isinstance(value, str):
                 return self._expected(node, "text", label)
             if len(value) < (kind.min_length or 0):
                 return self._wrong(node, f"{label}: must not be empty")
-            if kind.pattern is not None and not re.search(kind.pattern, value):
-                return self._wrong(node, f"{label}: {value[:80]!r} does not match {kind.pattern}")
+            if not _matches(kind, value):
+                shown = f"{value[:_SHOWN]!r} does not match {kind.pattern}"
+                return self._wrong(node, f"{label}: {shown}")
             return value
         if isinstance(kind, inspect.BoolType) and isinstance(value, bool):
             return value
@@ -223,6 +256,13 @@ def _core_scalar(node: Node) -> str | int | float | bool | None:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
+
+
+def _matches(kind: inspect.StrType, text: str) -> bool:
+    if kind.pattern is None:
+        return True
+    # As in JSON schema: Python's $ would let a line's end pass.
+    return re.search(re.sub(r"\$$", r"\\Z", kind.pattern), text) is not None
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -276,7 +316,7 @@ def _found(node: Node) -> str:
     if node.kind is not Kind.SCALAR:
         return str(node.kind.value)
     value = _core_scalar(node)
-    text = node.text[:80]
+    text = node.text[:_SHOWN]
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -289,5 +329,5 @@ def _found(node: Node) -> str:
 def _label(path: Path) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part[:_SHOWN]}"
     return text or "the file"

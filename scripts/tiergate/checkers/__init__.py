@@ -20,6 +20,7 @@ from tiergate.suggest import did_you_mean
 if TYPE_CHECKING:
     import msgspec
 
+    from tiergate.baseline import Baseline
     from tiergate.candidate import Candidate
     from tiergate.fields import Device
     from tiergate.spec import Criterion
@@ -46,6 +47,8 @@ class Context:
     device: Device
     progress: Callable[[str], None]
     """Tell a person what is being evaluated now: a test's node id, a file."""
+    baseline: Baseline | None = None
+    """What the base branch has; None where no base was named."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Observation:
     notes: tuple[str, ...] = ()
     output: str = ""
     running: str = ""
+    tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Outcome → test id → digest of the test's body, for the outcomes that it tells by id."""
 
 
 class Checker(Protocol):

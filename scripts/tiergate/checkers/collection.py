@@ -33,9 +33,17 @@ def outcomes(parameters: With) -> Outcomes:
     """``ignored`` counts test files of the repository that the collection never visited."""
     del parameters
     return Outcomes(
-        strict=("errors", "skipped", "deselected", "ignored"),
+        strict=(
+            "errors",
+            "skipped",
+            "deselected",
+            "ignored",
+            "vanished",
+            *pytest_session.DOUBTS,
+        ),
         free=("collected", "warnings"),
         required=("collected",),
+        by_id=("collected",),
     )
 
 

@@ -39,7 +39,7 @@ def problems(parameters: With) -> Iterable[tuple[tuple[str | int, ...], str]]:
     """Refuse a shell line in the place of arguments, and options that swallow a failure."""
     program = parameters.run[0]
     if len(parameters.run) == 1 and " " in program:
-        yield ("run", 0), f"no shell reads this; write {shlex.split(program)!r} as a list"
+        yield ("run", 0), f"no shell reads this; write {program.split()!r} as a list"
     for index, argument in enumerate(parameters.run):
         if argument in {"||", "&&", "|", ";", ">", "2>&1"}:
             yield ("run", index), f"{argument!r} means nothing without a shell; use uses: script"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -100,7 +101,10 @@ def _wrong_origin(parameters: With, origin: str | None, context: Context) -> str
         return (
             f"{parameters.module} is a folder without __init__.py, not a module of the repository"
         )
-    root = context.candidate.repository.root
-    if root in Path(origin).resolve().parents:
-        return ""
-    return f"{parameters.module} was imported from {origin}, which is not in the repository"
+    repository = context.candidate.repository
+    # Not merely below its folder: an environment with an installed copy may lie there too.
+    if Path(origin).is_absolute():
+        relative = os.path.relpath(os.path.realpath(origin), repository.root)
+        if relative in repository.files:
+            return ""
+    return f"{parameters.module} was imported from {origin}, which is no file of the repository"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -13,10 +14,35 @@ from tiergate.expectation import Outcomes
 from tiergate.fields import RepositoryPath
 from tiergate.reproduce import python_command
 
-_NOT_PASSED = ("failed", "errors", "skipped", "xfailed", "xpassed", "deselected", "rerun")
+DOUBTS = ("suspect", "overrides", "shadowed")
+"""What casts doubt on the other outcomes: tests that do not test, hooks that decide, names that
+are defined twice."""
+
+_NOT_PASSED = (
+    "failed",
+    "errors",
+    "skipped",
+    "xfailed",
+    "xpassed",
+    "deselected",
+    "rerun",
+    "flaky",
+    "vanished",
+    *DOUBTS,
+)
+# More failures than this are no flake; and a command line takes only so many ids.
+_MOST_RETRIED = 100
 
 # They would change what the criterion means, or who counts.
-_REFUSED_ARGUMENTS = ("--collect-only", "--co", "-p", "-o", "--override-ini", "--rootdir", "-c")
+_REFUSED_ARGUMENTS = (
+    "--co",
+    "--collect-only",
+    "--collectonly",
+    "--config-file",
+    "--override-ini",
+    "--rootdir",
+)
+_REFUSED_SHORT = ("-c", "-o", "-p")  # also with the value in the same word, as in -pno:mark
 
 
 class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -37,12 +63,16 @@ def outcomes(parameters: With) -> Outcomes:
     """Pytest's own outcomes; tests that were collected but dropped count as deselected."""
     if parameters.collect_only:
         return Outcomes(
-            strict=("errors", "skipped", "deselected"),
+            strict=("errors", "skipped", "deselected", "vanished", *DOUBTS),
             free=("collected", "warnings"),
             required=("collected",),
+            by_id=("collected",),
         )
     return Outcomes(
-        strict=_NOT_PASSED, free=("passed", "collected", "warnings"), required=("passed",)
+        strict=_NOT_PASSED,
+        free=("passed", "collected", "warnings"),
+        required=("passed",),
+        by_id=("passed", "collected"),
     )
 
 
@@ -57,7 +87,7 @@ def refuse_arguments(arguments: list[str]) -> Iterable[tuple[tuple[str | int, ..
         name = argument.split("=")[0]
         if not argument.startswith("-"):
             yield ("args", index), f"{argument!r} is a path; put it under 'paths'"
-        elif name in _REFUSED_ARGUMENTS:
+        elif name in _REFUSED_ARGUMENTS or argument.startswith(_REFUSED_SHORT):
             yield ("args", index), f"{name!r} would change what is judged; it is not allowed here"
 
 
@@ -69,8 +99,51 @@ def observe(parameters: With, context: Context) -> Observation:
     result, session = session_records.run_session(
         context, parameters.paths, ["--tb=short", *arguments]
     )
-    return session_records.observation(
+    seen = session_records.observation(
         result, session, context, collect_only=parameters.collect_only
+    )
+    if context.criterion.retries and not parameters.collect_only and not seen.error:
+        return _retry(seen, parameters, context)
+    return seen
+
+
+def _retry(seen: Observation, parameters: With, context: Context) -> Observation:
+    """Run the failed tests again, by themselves; those that pass now are flaky, and said so."""
+    failed = [failure for failure in seen.failures if failure.outcome == "failed"]
+    if not failed or len(failed) > _MOST_RETRIED or len(failed) < seen.counts["failed"]:
+        return seen
+    flaky: dict[str, str] = {}
+    for attempt in range(1, context.criterion.retries + 1):
+        left = [failure.id for failure in failed if failure.id not in flaky]
+        if not left:
+            break
+        result, session = session_records.run_session(
+            context, left, ["--tb=short", *parameters.args]
+        )
+        if not session_records.problem_of(result, session, collect_only=False):
+            flaky |= {
+                test: f"passed when it was run again, attempt {attempt + 1}"
+                for test in session.passed
+                if test in left
+            }
+    if not flaky:
+        return seen
+    counts = {**seen.counts, "flaky": len(flaky)}
+    counts["failed"] -= len(flaky)
+    counts["passed"] = counts.get("passed", 0) + len(flaky)
+    failures = [
+        msgspec.structs.replace(f, outcome="flaky", message=f"{flaky[f.id]}; at first: {f.message}")
+        if f.id in flaky and f.outcome == "failed"
+        else f
+        for f in seen.failures
+    ]
+    passed = {**seen.tests["passed"], **{t: seen.tests["collected"].get(t, "") for t in flaky}}
+    return replace(
+        seen,
+        counts=counts,
+        failures=tuple(failures),
+        notes=(*seen.notes, *(f"flaky: {test}" for test in flaky)),
+        tests={**seen.tests, "passed": passed},
     )
 
 

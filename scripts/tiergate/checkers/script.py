@@ -126,4 +126,5 @@ def question(parameters: With, context: Context) -> bytes:
 def reproduce(parameters: With, context: Context) -> list[str]:
     """Return a shell line that asks the script the same question."""
     asked = question(parameters, context).decode()
-    return [f"echo {shlex.quote(asked)} | {shlex.join(expand(parameters.run, context))}"]
+    # Not echo: the one of many a shell reads backslashes.
+    return [f"printf %s {shlex.quote(asked)} | {shlex.join(expand(parameters.run, context))}"]

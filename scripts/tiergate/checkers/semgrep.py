@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ from tiergate.verdict import Finding
 RULES = Path(__file__).parent.parent / "rules"
 
 _PYTHON_SUFFIXES = frozenset({".py", ".pyi", ".pyw"})
-_UNREADABLE_SUFFIXES = frozenset({".ipynb", ".pyx"})
+_UNREADABLE_SUFFIXES = frozenset({".ipynb", ".pyc", ".pyx"})
 _OUTPUT_LIMIT = 256 * 1024 * 1024
 _FILE_TIMEOUT = 30
 _SHOWN = 20
@@ -133,12 +134,11 @@ def observe(parameters: With, context: Context) -> Observation:
 def reproduce(parameters: With, context: Context) -> list[str]:
     """Return the plain semgrep command, with the same rules and nothing ignored."""
     del context
-    configs = " ".join(f"--config {RULES / rule}.yaml" for rule in parameters.rules)
-    flags = (
-        "--disable-nosem --no-git-ignore --x-ignore-semgrepignore-files --strict --metrics=off "
-        "--disable-version-check"
-    )
-    return [f"semgrep scan {configs} {flags} {' '.join(parameters.paths)}"]
+    configs = [f"--config={RULES / rule}.yaml" for rule in parameters.rules]
+    flags = ["--metrics=off", "--disable-version-check", "--disable-nosem", "--no-git-ignore"]
+    flags += ["--x-ignore-semgrepignore-files", "--strict", "--error"]
+    command = [str(_default_engine()), "scan", *configs, *flags, "--", *parameters.paths]
+    return [shlex.join(command)]
 
 
 def _inventory(paths: list[str], context: Context) -> tuple[list[str], list[str]]:
@@ -154,7 +154,9 @@ def _inventory(paths: list[str], context: Context) -> tuple[list[str], list[str]
             unreadable.append(f"{name}: a symbolic link that leaves the repository")
         elif path.is_dir():
             unreadable.append(f"{name}: a nested repository, a submodule or a linked folder")
-        elif path.suffix in _UNREADABLE_SUFFIXES:
+        elif not path.exists():
+            unreadable.append(f"{name}: a symbolic link to nothing")
+        elif path.suffix.lower() in _UNREADABLE_SUFFIXES:
             unreadable.append(f"{name}: {path.suffix} files cannot be scanned")
         elif path.suffix.lower() in _PYTHON_SUFFIXES or (not path.suffix and _has_shebang(path)):
             files.append(name)
@@ -268,7 +270,7 @@ def _read(
 
 
 def _line(path: Path, number: int) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return lines[number - 1].strip()[:200] if number <= len(lines) else ""
 
 

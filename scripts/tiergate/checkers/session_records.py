@@ -13,7 +13,7 @@ from tiergate.verdict import Failure
 MAX_FAILURES = 200
 _DETAILED_FAILURES = 50
 
-_USAGE_ERROR, _INTERNAL_ERROR, _INTERRUPTED = 4, 3, 2
+_OK, _INTERRUPTED, _INTERNAL_ERROR, _USAGE_ERROR, _NO_TESTS = 0, 2, 3, 4, 5
 
 
 @dataclass
@@ -22,9 +22,11 @@ class Session:
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     collected: list[str] = field(default_factory=list)
     selected: list[str] = field(default_factory=list)
+    bodies: dict[str, str] = field(default_factory=dict)
+    """Of every collected test: id → digest of its body."""
+    passed: list[str] = field(default_factory=list)
     seen_paths: set[str] = field(default_factory=set)
     file_patterns: list[str] = field(default_factory=list)
     running: str = ""
@@ -75,6 +77,9 @@ def read_session(result: ProbeResult) -> Session:
             session.running = record["id"]
         elif event == "finish":
             session.running = ""
+        elif event == "doubt":
+            session.counts[record["outcome"]] += 1
+            _add_failure(session, record["outcome"], record)
         else:
             _read_collection(session, record)
     session.counts["collected"] = len(session.collected)
@@ -95,6 +100,7 @@ def _read_collection(session: Session, record: Record) -> None:
         session.file_patterns = list(record["file_patterns"])
     elif event == "item":
         session.collected.append(record["id"])
+        session.bodies[record["id"]] = record["body"]
         session.seen_paths.add(record["path"])
     elif event == "selected":
         session.selected = list(record["ids"])
@@ -120,12 +126,28 @@ def _count_test(session: Session, phases: list[Record]) -> None:
         if record["subtest"] and outcome == "passed":
             continue
         session.counts[outcome] += 1
-        if outcome != "passed":
-            _add_failure(session, outcome, record)
+        if outcome == "passed":
+            session.passed.append(record["id"])
+        else:
+            _add_failure(session, outcome, _unmasked(record))
+
+
+def _unmasked(record: Record) -> Record:
+    """Say of a report that contradicts what the probe saw in what way."""
+    if record.get("raised"):
+        message = f"reported as passed, but its {record['when']} raised {record['raised']}"
+        return {**record, "message": message}
+    if record.get("unrun"):
+        return {**record, "message": "reported as passed, but its body never ran"}
+    return record
 
 
 def _outcome(record: Record) -> str:
     outcome, when = record["outcome"], record["when"]
+    if record.get("raised"):
+        return "failed" if when == "call" else "errors"
+    if record.get("unrun"):
+        return "suspect"
     if outcome == "passed":
         if when != "call":
             return ""
@@ -168,18 +190,18 @@ def problem_of(result: ProbeResult, session: Session, *, collect_only: bool) -> 
         return "pytest did not accept its arguments"
     if result.status == _INTERRUPTED and not session.counts["errors"]:
         return "the test session was interrupted from inside"
-    if collect_only:
-        return ""
-    reported = {record["id"] for record in result.of("phase")}
-    unreported = [test for test in session.selected if test not in reported]
-    if unreported and not session.counts["errors"]:
-        return (
-            f"{len(unreported)} of {len(session.selected)} selected tests never reported "
-            f"an outcome, the first: {unreported[0]}"
-        )
     red = session.counts["failed"] + session.counts["errors"]
-    if result.status == 1 and not red:
-        return "pytest says that tests failed, but no failure was reported"
+    if not collect_only and not red:
+        # The teardown is what every test ends with, whatever its outcome.
+        ended = {record["id"] for record in result.of("phase") if record["when"] == "teardown"}
+        unended = [test for test in session.selected if test not in ended]
+        if unended:
+            return (
+                f"{len(unended)} of {len(session.selected)} selected tests never reported "
+                f"an outcome, the first: {unended[0]}"
+            )
+    if result.status not in {_OK, _NO_TESTS} and not red:
+        return f"pytest ended with exit status {result.status}, but no failure was reported"
     return ""
 
 
@@ -188,7 +210,7 @@ def observation(
 ) -> Observation:
     """Return what a session amounts to."""
     error = problem_of(result, session, collect_only=collect_only)
-    notes = list(session.notes)
+    notes = []
     if result.left_behind:
         notes.append(f"{result.left_behind} processes were left running and have been ended")
     if not error and not collect_only and context.device == "cuda":
@@ -203,6 +225,10 @@ def observation(
         notes=tuple(notes),
         output=result.output,
         running=session.running,
+        tests={
+            "collected": session.bodies,
+            "passed": {test: session.bodies.get(test, "") for test in session.passed},
+        },
     )
 
 

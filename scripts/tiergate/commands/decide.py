@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     multiple=True,
     help="Expect this leg only; repeatable.  [default: every leg of the spec]",
 )
+@options.base
+@options.allow_weakening
 @click.option(
     "--format",
     "output_format",
@@ -39,6 +41,8 @@ def command(
     spec_path: Path | None,
     repo: Path,
     devices: tuple[Device, ...],
+    base_ref: str | None,
+    allow_weakening: bool,
     output_format: str,
 ) -> int:
     """Decide over reports: files, or folders in which every report.json counts.
@@ -46,16 +50,21 @@ def command(
     Exits with 0 only if every cell that the spec expects is there exactly once, of this spec and
     of the state that the repository is in now, and passed.
     """
-    from tiergate import decide, spec, verdict
+    from datetime import datetime, timezone
+
+    from tiergate import base, decide, spec, verdict
     from tiergate.commands.run import show
     from tiergate.errors import UserError
     from tiergate.render.text import Text
     from tiergate.repository import Repository
 
-    gate = spec.load(options.spec_of(spec_path, repo))
+    repository = Repository(repo)
+    path = options.spec_of(spec_path, repo)
+    commit = base.resolve(repository, base_ref) if base_ref else ""
+    specs = base.specs(repository, commit, path) if commit else None
+    gate = specs.deciding if specs else spec.load(path)
     if absent := [device for device in devices if device not in gate.devices]:
         raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
-    source = Repository(repo).source()
     read: list[verdict.Report] = []
     unreadable = []
     for path in _files(reports):
@@ -64,7 +73,15 @@ def command(
         except verdict.ReportError as error:
             unreadable.append(str(error))
     decision = decide.decide(
-        gate, read, devices=devices or None, source=source, unreadable=unreadable
+        gate,
+        read,
+        devices=devices or None,
+        source=repository.source(),
+        unreadable=unreadable,
+        today=datetime.now(timezone.utc).date(),
+        base=commit,
+        head=specs.head if specs else None,
+        allow_weakening=allow_weakening,
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     show(Text(colour=colour).decision(decision), decision, output_format)

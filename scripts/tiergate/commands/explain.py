@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -66,6 +65,5 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
 
 def _summary(checker: object) -> str:
     """Return the first line of the checker's docstring, without its name."""
-    module = checker if hasattr(checker, "__doc__") and checker.__doc__ else sys
-    first = (module.__doc__ or "").strip().split("\n", 1)[0]
+    first = (checker.__doc__ or "").strip().split("\n", 1)[0]
     return first.split(": ", 1)[-1]

@@ -25,6 +25,19 @@ python = click.option(
 )
 
 
+base = click.option(
+    "--base",
+    "base_ref",
+    metavar="REF",
+    help="Compare with this commit, and take the spec from it: the branch to merge into.",
+)
+allow_weakening = click.option(
+    "--allow-weakening",
+    is_flag=True,
+    help="Let a head pass that weakens the base's spec; the report shows how.",
+)
+
+
 def spec_of(spec_path: Path | None, repo: Path) -> Path:
     """Return which spec to read."""
     return spec_path if spec_path is not None else repo / "gate.yaml"

@@ -11,6 +11,7 @@ import click
 from tiergate.commands import options
 
 if TYPE_CHECKING:
+    from tiergate.fields import Device
     from tiergate.remediation import Task
     from tiergate.spec import Spec
 
@@ -26,8 +27,20 @@ if TYPE_CHECKING:
     help="Print the order in which to mend what failed in this report; repeatable.",
 )
 @click.option("--github-matrix", is_flag=True, help="Print the matrix of legs as one line of JSON.")
+@click.option(
+    "--runner",
+    "runners",
+    multiple=True,
+    metavar="DEVICE=LABEL",
+    help="Where the matrix runs a leg: a label, or a JSON list of labels; repeatable. A leg whose "
+    "label is empty carries a problem in place of a runner.",
+)
 def command(
-    spec_path: Path | None, repo: Path, failed: tuple[Path, ...], github_matrix: bool
+    spec_path: Path | None,
+    repo: Path,
+    failed: tuple[Path, ...],
+    github_matrix: bool,
+    runners: tuple[str, ...],
 ) -> int:
     """Show which cells there are, what may run in parallel and what waits for what."""
     from tiergate import plan, spec
@@ -36,8 +49,12 @@ def command(
     gate = spec.load(options.spec_of(spec_path, repo))
     if failed and github_matrix:
         raise UserError("--failed and --github-matrix exclude each other")
+    if runners and not github_matrix:
+        raise UserError("--runner says where the legs of --github-matrix run; give both")
     if github_matrix:
-        click.echo(json.dumps({"include": [{"device": device} for device in gate.devices]}))
+        labels = _labels(runners)
+        legs = [_leg(device, labels) for device in gate.devices]
+        click.echo(json.dumps({"include": legs}))
     elif failed:
         _remediation(gate, failed)
     else:
@@ -51,6 +68,57 @@ def command(
                     waits = f"  after {', '.join(cell.needs)}" if cell.needs else ""
                     click.echo(f"    {name:<18} {cell.criterion.uses:<11}{waits}")
     return 0
+
+
+def _labels(runners: tuple[str, ...]) -> dict[str, str | list[str]]:
+    """Return each device's runner, as ``runs-on`` takes it; empty where none is configured."""
+    from typing import get_args
+
+    from tiergate.errors import UserError
+    from tiergate.fields import Device
+    from tiergate.suggest import did_you_mean
+
+    labels: dict[str, str | list[str]] = {}
+    for runner in runners:
+        device, equals, text = runner.partition("=")
+        if not equals:
+            raise UserError(f"--runner {runner}: write it DEVICE=LABEL, such as cpu=ubuntu-24.04")
+        if device not in get_args(Device):
+            hint = did_you_mean(device, get_args(Device))
+            raise UserError(f"--runner {runner}: no device {device!r}{hint}")
+        if device in labels:
+            raise UserError(f"--runner {runner}: {device} has a runner already; give one")
+        label = text.strip()
+        labels[device] = _label_list(runner, label) if label[:1] in {"[", "{"} else label
+    return labels
+
+
+def _label_list(runner: str, text: str) -> list[str]:
+    from tiergate.errors import UserError
+
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--runner {runner}: not a JSON list of labels: {error}") from None
+    if not isinstance(labels, list) or not all(isinstance(x, str) and x.strip() for x in labels):
+        raise UserError(
+            f"--runner {runner}: not a list of labels; write it such as "
+            """'cuda=["self-hosted", "linux", "cuda"]'"""
+        )
+    return labels
+
+
+def _leg(device: Device, labels: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+    if not labels:
+        return {"device": device}
+    if label := labels.get(device):
+        return {"device": device, "runner": label}
+    return {
+        "device": device,
+        "problem": f"the {device} leg has no runner: no label is configured for it. Set the "
+        f"repository variable TIERGATE_{device.upper()}_RUNNER to the label of a runner with that "
+        "device, or to a JSON list of labels, and run again",
+    }
 
 
 def _remediation(gate: Spec, failed: tuple[Path, ...]) -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tiergate import __version__
 from tiergate.commands import options
 
 if TYPE_CHECKING:
     from tiergate.fields import Device
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
-    from tiergate.runner import Listener
+    from tiergate.spec import Spec
     from tiergate.verdict import Verdict
 
 
@@ -54,6 +52,8 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Criteria evaluated at the same time.  [default: the usable processors]",
 )
+@options.base
+@options.allow_weakening
 @click.option(
     "--format",
     "output_format",
@@ -71,6 +71,8 @@ def command(
     report_directory: Path | None,
     timeout: float | None,
     jobs: int | None,
+    base_ref: str | None,
+    allow_weakening: bool,
     output_format: str,
 ) -> int:
     """Run the criteria of the spec on this machine and decide.
@@ -79,101 +81,102 @@ def command(
     only if every cell of the leg passed.
     """
     # Imported here: what `--help` and the other commands need not pay for.
-    from dataclasses import replace
-
-    from tiergate import candidate, decide, plan, runner, spec, verdict
+    from tiergate import base, candidate, leg, spec, verdict
     from tiergate.environment import usable_cpus
     from tiergate.errors import UserError
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
     from tiergate.repository import Repository
 
-    gate = spec.load(options.spec_of(spec_path, repo))
-    if timeout is not None:
-        tiers = tuple(
-            replace(t, criteria=tuple(replace(c, timeout=timeout) for c in t.criteria))
-            for t in gate.tiers
-        )
-        gate = replace(gate, tiers=tiers)
-    planned = plan.cells(gate, device)
-    if not planned:
-        raise UserError(f"{gate.path}: no criterion is judged on {device!r}")
-    chosen = {gate.criterion(criterion_id).id for criterion_id in only}
-    selected = [c.name for c in planned if not chosen or c.criterion.id in chosen]
-    if absent := sorted(chosen - {c.criterion.id for c in planned}):
-        raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {gate.path}")
     repository = Repository(repo)
+    path = options.spec_of(spec_path, repo)
+    commit = base.resolve(repository, base_ref) if base_ref else ""
+    specs = base.specs(repository, commit, path) if commit else None
+    gate = specs.deciding if specs else spec.load(path)
+    if timeout is not None:
+        gate = _with_timeout(gate, timeout)
+    chosen = frozenset(gate.criterion(criterion_id).id for criterion_id in only)
+    judged_here = {c.id for c in gate.criteria if device in c.devices}
+    if not judged_here:
+        raise UserError(f"{gate.path}: no criterion is judged on {device!r}")
+    if absent := sorted(chosen - judged_here):
+        raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {gate.path}")
     interpreter = candidate.find_python(python, repository.root)
     directory = report_directory or repository.root / ".tiergate"
     prepare(directory)
-    jobs = jobs or min(usable_cpus(), len(selected))
+    jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
     threads = max(1, usable_cpus() // jobs)
 
     text = Text(colour=_colour(), width=None)
     quiet = output_format == "json"
-    with cancelled_by_signals(Cancellation()) as cancellation:
+    with (
+        cancelled_by_signals(Cancellation()) as cancellation,
+        workflow_commands_stopped(output_format),
+    ):
         judged = candidate.Candidate(interpreter, repository, gate, threads, cancellation)
-        listener: Listener = _Progress(text, quiet=quiet)
-        started = datetime.now(timezone.utc)
-        clock = time.monotonic()
-        source = repository.source()
+        task = leg.Leg(
+            judged, device, chosen, jobs, directory, commit, specs, allow_weakening=allow_weakening
+        )
         if not quiet:
+            origin = f" of {commit[:12]}" if gate.base else ""
             click.echo(
-                f"{gate.path}: {len(selected)} cells on {device}, {jobs} at a time, "
+                f"{gate.path}{origin}: {len(task.cells)} cells on {device}, {jobs} at a time, "
                 f"with {interpreter}"
             )
-        leg = runner.run_leg(
-            planned, judged, device=device, selected=selected, jobs=jobs, listener=listener
-        )
-        changed = repository_changed(repo, source)
-        interruption = cancellation.reason or changed
-        report = verdict.Report(
-            schema_version=verdict.SCHEMA_VERSION,
-            tool_version=__version__,
-            spec=verdict.SpecIdentity(str(gate.path), gate.digest),
-            source=source,
-            device=device,
-            planned=[cell.name for cell in planned],
-            selected=selected,
-            complete=not interruption and {v.cell for v in leg.verdicts} == set(selected),
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - clock, 3),
-            verdicts=leg.verdicts,
-            environment=leg.environment,
-            device_proof=leg.device_proof,
-            run=verdict.Run(
-                os.environ.get("GITHUB_RUN_ID", ""),
-                int(os.environ.get("GITHUB_RUN_ATTEMPT", "0") or 0),
-            ),
-            interruption=interruption,
-        )
+        report = leg.judge(task, _Progress(text, quiet=quiet))
         written = verdict.write(report, directory)
-    decision = decide.decide(gate, [report], devices=[device], only=chosen or None, source=source)
+    decision = leg.decision(task, report)
     if quiet:
         sys.stdout.write(verdict.encode(report).decode())
         return decision.exit_code
-    body = text.selection(decision, len(selected)) if chosen else text.decision(decision)
+    body = text.selection(decision, len(task.cells)) if chosen else text.decision(decision)
     show(f"\n{body}\n{written}  ({report.seconds:.1f} s)", decision, output_format)
     return decision.exit_code
 
 
+def _with_timeout(gate: Spec, timeout: float) -> Spec:
+    from dataclasses import replace
+
+    from tiergate.errors import UserError
+
+    if not math.isfinite(timeout):
+        raise UserError(f"--timeout {timeout:g}: give a number of seconds")
+    tiers = tuple(
+        replace(t, criteria=tuple(replace(c, timeout=timeout) for c in t.criteria))
+        for t in gate.tiers
+    )
+    return replace(gate, tiers=tiers)
+
+
 def show(body: str, decision: object, output_format: str) -> None:
     """Print a decision; for GitHub with annotations, and the summary into the job's file."""
-    if output_format != "github":
+    with workflow_commands_stopped(output_format):
         click.echo(body)
+    if output_format != "github":
         return
     from tiergate.decide import Decision
     from tiergate.render import github
 
     assert isinstance(decision, Decision)
-    # What candidate code printed must not be read as workflow commands.
-    token = secrets.token_hex(16)
-    click.echo(f"::stop-commands::{token}\n{body}\n::{token}::")
     if lines := github.workflow_commands(decision):
         click.echo(lines)
     if target := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(target).open("a", encoding="utf-8") as stream:
             stream.write(github.summary(decision))
+
+
+@contextmanager
+def workflow_commands_stopped(output_format: str) -> Iterator[None]:
+    """Keep GitHub from finding workflow commands in what candidate code made us print."""
+    if output_format != "github":
+        yield
+        return
+    token = secrets.token_hex(16)
+    click.echo(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        click.echo(f"::{token}::")
 
 
 def prepare(directory: Path) -> None:
@@ -187,9 +190,9 @@ def prepare(directory: Path) -> None:
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        ignore = directory / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="ascii")
+        # Only where it is ours alone: in a folder with other files it would hide them from git.
+        if not any(directory.iterdir()):
+            (directory / ".gitignore").write_text("*\n", encoding="ascii")
         (directory / REPORT_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
@@ -197,25 +200,22 @@ def prepare(directory: Path) -> None:
         ) from None
 
 
-def repository_changed(repo: Path, before: object) -> str:
-    """Say that the repository changed while it was judged, or return an empty string."""
-    from tiergate.repository import Repository
-
-    if Repository(repo).source() == before:
-        return ""
-    return "the repository changed while it was judged: the verdicts are of no single state"
-
-
 @contextmanager
 def cancelled_by_signals(cancellation: Cancellation) -> Iterator[Cancellation]:
-    """Turn the first Ctrl-C or SIGTERM into a cancellation that still writes the report."""
+    """Turn Ctrl-C, SIGTERM or a closed terminal into an end that still writes the report."""
 
     def cancel(number: int, _: object) -> None:
         name = signal.Signals(number).name
         cancellation.cancel(f"interrupted by {name}")
-        click.echo(f"\ntiergate: {name}: ending what runs, then writing the report", err=True)
+        # Not by a stream, which the signal may have found in the middle of writing.
+        message = f"\ntiergate: {name}: ending what runs, then writing the report\n"
+        with suppress(OSError):
+            os.write(2, message.encode())
 
-    previous = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, cancel) for number in numbers}
     try:
         yield cancellation
     finally:
@@ -240,8 +240,10 @@ class _Progress:
             self._line(f"→ {'start':<9}{cell}")
 
     def progress(self, cell: str, what: str) -> None:
+        from tiergate.render.text import one_line
+
         if self._live:
-            click.echo(f"\r\033[K  {cell}: {what}"[:120], nl=False)
+            click.echo(f"\r\033[K  {one_line(f'{cell}: {what}')[:110]}", nl=False)
 
     def finished(self, verdict: Verdict) -> None:
         if not self._quiet:

@@ -7,6 +7,8 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+from . import sources
+from .ownership import Ownership
 from .records import Channel
 from .text import clip
 
@@ -14,6 +16,7 @@ from .text import clip
 def run(job: dict[str, Any], channel: Channel) -> int:
     """Import ``job["module"]`` as ``from module import name`` would, name by name."""
     module_name = job["module"]
+    sources.compile_own(Ownership(job["repository"]))
     try:
         module = importlib.import_module(module_name)
     except BaseException as error:  # noqa: BLE001 - whatever the import raises is the evidence

@@ -9,11 +9,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import sources, standins, written
+from .body import digest
+from .ownership import Ownership, code_of
 from .records import Channel
 from .text import clip
+from .witness import Witness
 
 _TRACEBACK = 6000
 _SECTION = 1500
+_MOST_DOUBTS = 500
+
+# Pytest's own warnings that something written as a test does not test.
+_DOUBTFUL = frozenset(
+    {
+        "PytestCollectionWarning",
+        "PytestReturnNotNoneWarning",
+        "PytestUnhandledCoroutineWarning",
+    }
+)
 
 
 def run(job: dict[str, Any], channel: Channel) -> int:
@@ -23,10 +37,16 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     except ImportError as error:
         channel.send("unusable", reason=f"pytest cannot be imported: {error}")
         return 1
-    # On a timeout the judge ends the group with SIGTERM: show where the session was.
-    faulthandler.register(signal.SIGTERM, all_threads=True, chain=True)
+    # On a timeout the judge ends the group with SIGTERM: show where the session was, on the
+    # standard error of now, not on the file that pytest will capture it in.
+    faulthandler.register(signal.SIGTERM, file=os.dup(2), all_threads=True, chain=True)
     os.chdir(job["repository"])
-    recorder = Recorder(channel, job["repository"])
+    owned = Ownership(job["repository"])
+    sources.compile_own(owned)
+    if not sources.rewrite_own(owned):
+        # Slow, for installed packages as well, but right.
+        sys.pycache_prefix = os.path.join(owned.root, ".tiergate", "no-bytecode")
+    recorder = Recorder(channel, owned, job["pythonpath"], job["arguments"])
     status = pytest.main(job["arguments"], plugins=[recorder])
     if job["device"] == "cuda":
         channel.send("cuda", allocations=_cuda_allocations())
@@ -43,14 +63,29 @@ def _cuda_allocations() -> int:
 class Recorder:
     """A pytest plugin; it counts nothing, it only tells."""
 
-    def __init__(self, channel: Channel, root: str) -> None:
+    def __init__(
+        self, channel: Channel, owned: Ownership, pythonpath: list[str], arguments: list[str]
+    ) -> None:
         self._channel = channel
-        self._root = root
+        self._owned = owned
+        self._witness = Witness(owned, self._doubt)
+        self._search = pythonpath or [os.path.join(owned.root, "src"), owned.root]
+        self._chosen = {arg.split("::")[0] for arg in arguments if "::" in arg}
+        self._files: dict[str, written.Found] = {}
+        self._names = written.Names((), ())
+        self._visited: set[str] = set()
+        self._doubts: set[tuple[str, str, str, int]] = set()
+
+    def pytest_addhooks(self, pluginmanager: Any) -> None:
+        self._witness.watch(pluginmanager)
 
     def pytest_sessionstart(self, session: Any) -> None:
         import pytest  # noqa: PLC0415 - it is there: this is its hook
 
         config = session.config
+        self._names = written.Names.of(
+            config.getini("python_functions"), config.getini("python_classes")
+        )
         self._channel.send(
             "session",
             pytest=pytest.__version__,
@@ -60,7 +95,23 @@ class Recorder:
         )
 
     def pytest_itemcollected(self, item: Any) -> None:
-        self._channel.send("item", id=item.nodeid, path=self._relative(item.path))
+        path = self._owned.relative(item.path)
+        self._channel.send("item", id=item.nodeid, path=path, body=digest(item))
+        self._witness.collected(item)
+        self._remember(path, item)
+
+    def _remember(self, path: str, item: Any) -> None:
+        """Keep what a file's items show of the tests that are written in it."""
+        if not hasattr(item, "function"):
+            return
+        names = item.nodeid.split("[")[0].split("::")[1:]
+        self._file(path).names.add(tuple(names))
+        code = code_of(item.obj)
+        if code is not None:
+            self._file(self._owned.relative(code.co_filename)).lines.add(code.co_firstlineno)
+
+    def _file(self, path: str) -> written.Found:
+        return self._files.setdefault(path, written.Found())
 
     def pytest_deselected(self, items: Any) -> None:
         for item in items:
@@ -68,8 +119,43 @@ class Recorder:
 
     def pytest_collection_finish(self, session: Any) -> None:
         self._channel.send("selected", ids=[item.nodeid for item in session.items])
+        for path in self._visited - self._chosen:
+            self._read(path)
+        self._find_standins()
+
+    def pytest_sessionfinish(self, session: Any) -> None:
+        self._find_standins()
+
+    def _read(self, path: str) -> None:
+        """Compare what a test file says with what was collected of it."""
+        try:
+            source = Path(self._owned.root, path).read_bytes()
+            doubts = written.doubts(source, self._names, self._file(path))
+        except (OSError, SyntaxError, ValueError):
+            return  # then it did not collect either, which is reported
+        for doubt in doubts:
+            name = f"{path}::{doubt.name}" if doubt.name else path
+            self._doubt(doubt.outcome, name, doubt.message, path, doubt.line)
+
+    def _find_standins(self) -> None:
+        exempt = {os.path.realpath(os.path.join(self._owned.root, path)) for path in self._visited}
+        for name, expected, actual in standins.standins(self._search, exempt):
+            path = self._owned.relative(expected)
+            instead = self._owned.relative(actual)
+            self._doubt("suspect", name, f"{instead} stands in for {path} in sys.modules", path, 1)
+
+    def _doubt(self, outcome: str, test: str, message: str, path: str, line: int) -> None:
+        """Tell of something that casts doubt on the outcomes, once."""
+        key = (outcome, message if outcome == "suspect" else "", path, line)
+        if key in self._doubts or len(self._doubts) >= _MOST_DOUBTS:
+            return
+        self._doubts.add(key)
+        message = clip(message, 1000)
+        self._channel.send("doubt", outcome=outcome, id=test, message=message, path=path, line=line)
 
     def pytest_collectreport(self, report: Any) -> None:
+        if report.nodeid.endswith(".py") and report.outcome == "passed":
+            self._visited.add(report.nodeid)
         details = clip(report.longreprtext, _TRACEBACK)
         self._channel.send("collect-" + report.outcome, id=report.nodeid, details=details)
 
@@ -87,6 +173,10 @@ class Recorder:
         }
         if report.outcome != "passed":
             values.update(self._explain(report))
+        elif not values["subtest"]:
+            values["raised"] = self._witness.raised(report.nodeid, report.when)
+            if report.when == "call" and not self._witness.ran(report.nodeid):
+                values["unrun"] = True
         self._channel.send("phase", **values)
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
@@ -95,12 +185,12 @@ class Recorder:
     def pytest_warning_recorded(
         self, warning_message: Any, when: str, nodeid: str, location: Any
     ) -> None:
-        self._channel.send(
-            "warning",
-            id=nodeid,
-            category=warning_message.category.__name__,
-            message=clip(warning_message.message, 500),
-        )
+        category = warning_message.category.__name__
+        message = clip(warning_message.message, 500)
+        self._channel.send("warning", id=nodeid, category=category, message=message)
+        if category in _DOUBTFUL:
+            path = self._owned.relative(warning_message.filename)
+            self._doubt("suspect", nodeid or path, message, path, warning_message.lineno)
 
     def _explain(self, report: Any) -> dict[str, Any]:
         crash = getattr(report.longrepr, "reprcrash", None)
@@ -116,13 +206,6 @@ class Recorder:
         return {
             "message": clip(message, 1000),
             "details": clip("\n".join([report.longreprtext, *sections]), _TRACEBACK),
-            "path": self._relative(path),
+            "path": self._owned.relative(path),
             "line": line,
         }
-
-    def _relative(self, where: object) -> str:
-        path = str(where)
-        if not Path(path).is_absolute():
-            return path
-        relative = os.path.relpath(path, self._root)
-        return path if relative.startswith("..") else relative

@@ -1,10 +1,14 @@
-"""Entry point: ``python -I -B start.py FD`` with a job as JSON on standard input."""
+"""Entry point: ``python -I -B start.py FD`` with a job as JSON on standard input.
+
+``start.py serve FD`` runs many such jobs, each in a child that is forked for it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,9 +30,19 @@ def _load_package() -> None:
 def main() -> None:
     """Run one job and write its closing record."""
     _load_package()
+    known = set(sys.modules)
+    if sys.argv[1] == "serve":
+        server = importlib.import_module("_tiergate_probe.server")
+        descriptor = server.next_job(int(sys.argv[2]), known)
+    else:
+        descriptor = int(sys.argv[1])
     records = importlib.import_module("_tiergate_probe.records")
     job = json.load(sys.stdin)
-    channel = records.Channel(int(sys.argv[1]), job["nonce"])
+    # The job holds the nonce: candidate code, and what it starts, gets an empty standard input.
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    channel = records.Channel(descriptor, job["nonce"])
     task = importlib.import_module("_tiergate_probe." + job["kind"])
     sys.argv[1:] = []
     sys.path[:0] = job["pythonpath"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tokenize
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ def _problem(path: Path) -> dict[str, Any] | None:
         if encoding not in ("utf-8", "utf-8-sig"):
             return {"line": 1, "message": f"declares the encoding {encoding!r}; only UTF-8 is read"}
         compile(source, str(path), "exec", dont_inherit=True)
+        return None if source.isascii() else _misleading_name(source)
     except SyntaxError as error:
         return {
             "line": error.lineno or 1,
@@ -37,4 +40,14 @@ def _problem(path: Path) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         return {"line": 1, "message": clip(f"{type(error).__name__}: {error}", 300)}
+
+
+def _misleading_name(source: bytes) -> dict[str, Any] | None:
+    """Find a name that Python reads as another one, which tools that read text do not see."""
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type == tokenize.NAME:
+            read_as = unicodedata.normalize("NFKC", token.string)
+            if read_as != token.string:
+                message = f"the name {token.string!r} is read as {read_as!r}; write it so"
+                return {"line": token.start[0], "message": clip(message, 300)}
     return None

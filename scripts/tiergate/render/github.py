@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tiergate.decide import Decision
-from tiergate.render.text import printable, remedy_rows
+from tiergate.render.text import one_line, printable, remedy_rows
 from tiergate.verdict import Verdict
 
 SUMMARY_LIMIT = 1_000_000
+_PARTIAL_SHOWN = 50
 """Bytes; GitHub drops a step's summary beyond 1 MiB."""
 
 _ANNOTATIONS = 9
@@ -25,9 +27,10 @@ def workflow_commands(decision: Decision) -> str:
 
 
 def _commands(decision: Decision) -> Iterator[str]:
-    for problem in decision.problems:
-        yield f"::error title=tiergate::{_data(problem)}"
-    for cell in decision.cells:
+    for remark in decision.remarks:
+        level = "error" if remark.severe else "notice"
+        yield f"::{level} title=tiergate::{_data(remark.text)}"
+    for cell in (*decision.cells, *decision.head):
         verdict = cell.verdict
         if verdict is None or verdict.status not in {"fail", "error"}:
             continue
@@ -58,45 +61,55 @@ def _property(text: str) -> str:
 
 def summary(decision: Decision) -> str:
     """Return the job summary: the decision first, then the table, then each failure."""
+    text: list[str] = []
+    size = 0
+    for piece in _pieces(decision):
+        size += len(piece.encode())
+        if size > SUMMARY_LIMIT:
+            text.append("\nThe rest is in the report artifact.\n")
+            break
+        text.append(piece)
+    return "".join(text)
+
+
+def _pieces(decision: Decision) -> Iterator[str]:
+    """Yield the summary in pieces; cut after any of them it is whole Markdown."""
     sentences = [tier.sentence for tier in decision.tiers] or ["GATE NOT EVALUATED — not a pass"]
-    parts = [f"## {_inline(sentence)}" for sentence in sentences]
-    parts += [f"- {_inline(problem)}" for problem in decision.problems]
-    rows = ["| criterion | device | verdict | seconds | observed |", "|---|---|---|---:|---|"]
-    for cell in decision.cells:
+    for sentence in sentences:
+        yield f"## {_inline(sentence)}\n\n"
+    if decision.partial:
+        more = len(decision.partial) - _PARTIAL_SHOWN
+        shown = [*decision.partial[:_PARTIAL_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        yield f"Not judged here: {_inline(', '.join(shown))}\n\n"
+    for remark in decision.remarks:
+        yield f"- {'**' * remark.severe}{_inline(remark.text)}{'**' * remark.severe}\n"
+    yield "\n| criterion | device | verdict | seconds | observed |\n|---|---|---|---:|---|\n"
+    for cell in (*decision.cells, *decision.head):
         verdict = cell.verdict
         status = verdict.status if verdict else "**missing**"
         seconds = f"{verdict.seconds:.1f}" if verdict else ""
         observed = _inline(verdict.summary) if verdict else "no verdict"
-        rows.append(
+        yield (
             f"| {_inline(cell.cell.criterion.id)} | {cell.cell.device} | {status} "
-            f"| {seconds} | {observed} |"
+            f"| {seconds} | {observed} |\n"
         )
-    parts.append("\n".join(rows))
-    size = sum(len(part.encode()) for part in parts)
-    for cell in decision.cells:
-        if cell.verdict is None or cell.verdict.status not in {"fail", "error"}:
-            continue
-        section = _failure(cell.verdict)
-        size += len(section.encode())
-        if size > SUMMARY_LIMIT:
-            parts.append("Further failures are in the report artifact.")
-            break
-        parts.append(section)
-    return "\n\n".join(parts) + "\n"
+    for cell in (*decision.cells, *decision.head):
+        if cell.verdict is not None and cell.verdict.status in {"fail", "error"}:
+            yield f"\n{_failure(cell.verdict)}\n"
 
 
 def _failure(verdict: Verdict) -> str:
     lines = [f"### {_inline(verdict.cell)}: {verdict.status}", "", _inline(verdict.summary), ""]
     for failure in verdict.evidence.failures[:20]:
         place = f" ({failure.path}:{failure.line})" if failure.path and failure.line else ""
-        lines.append(f"- {failure.outcome}: {_inline(failure.id + place)}")
+        lines.append(f"- {_inline(failure.outcome)}: {_inline(failure.id + place)}")
         lines.append(f"  {_inline(failure.message.splitlines()[0] if failure.message else '')}")
     lines += [
         f"- {_inline(f'{finding.path}:{finding.line}')} {_inline(finding.rule)}"
         for finding in verdict.evidence.findings[:20]
     ]
     lines += ["", "Reproduce:", ""]
-    lines += [f"    {printable(command)}" for command in verdict.evidence.reproduce]
+    lines += [f"    {one_line(command)}" for command in verdict.evidence.reproduce]
     rows = remedy_rows(verdict.remedy)
     if rows:
         lines += ["", "Remedy: " + ", ".join(f"{name} {_inline(value)}" for name, value in rows)]
@@ -107,6 +120,8 @@ def _inline(text: str) -> str:
     """Escape text for one line of Markdown, so that a test's name cannot draw or link."""
     flat = " ".join(printable(text)[:1000].split())
     escaped = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "\\`*_[]|#!~":
+    for character in "\\`*_[]|#!~$":
         escaped = escaped.replace(character, "\\" + character)
-    return escaped.replace("@", "@\u200b")
+    # Names, addresses and hosts become links on their own unless something stands inside them.
+    linkless = escaped.replace("@", "@\u200b").replace("://", ":\u200b//")
+    return re.sub(r"(?i)\bwww\.", lambda match: match[0][:3] + "\u200b.", linkless)

@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Make text harmless where it must not begin a line of its own."""
+    return printable(text).replace("\n", "\\n")
+
+
 class Text:
     """Renders with or without colour.
 
@@ -47,21 +52,24 @@ class Text:
         """Return the one line that progress shows for a finished cell."""
         return (
             f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
-            f"{verdict.cell:<16} {verdict.seconds:6.1f} s  {_first_line(verdict.summary)}"
+            f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_first_line(verdict.summary)}"
         )
 
     def decision(self, decision: Decision) -> str:
         """Return everything: table, failures, problems and the decision itself."""
+        return "\n\n".join([*self._body(decision), self._conclusion(decision)])
+
+    def _body(self, decision: Decision) -> list[str]:
         parts = [self._table(decision.cells)]
-        parts += [
-            self._failure(d.verdict)
-            for d in decision.cells
-            if d.verdict is not None and d.verdict.status in {"fail", "error"}
-        ]
-        if decision.problems:
-            parts.append("\n".join(f"! {printable(problem)}" for problem in decision.problems))
-        parts.append(self._conclusion(decision))
-        return "\n\n".join(parts)
+        if decision.head:
+            parts.append("the head's own criteria, where they differ from the base's:")
+            parts.append(self._table(decision.head))
+        verdicts = [d.verdict for d in (*decision.cells, *decision.head) if d.verdict is not None]
+        parts += [self._failure(v) for v in verdicts if v.status in {"fail", "error"}]
+        remarks = [f"{'!' if r.severe else '~'} {one_line(r.text)}" for r in decision.remarks]
+        if remarks:
+            parts.append("\n".join(remarks))
+        return parts
 
     def _conclusion(self, decision: Decision) -> str:
         lines = []
@@ -77,13 +85,7 @@ class Text:
 
     def selection(self, decision: Decision, selected: int) -> str:
         """Return what ``decision`` says when only some criteria were asked for."""
-        parts = [self._table(decision.cells)]
-        parts += [
-            self._failure(d.verdict)
-            for d in decision.cells
-            if d.verdict is not None and d.verdict.status in {"fail", "error"}
-        ]
-        parts += [f"! {printable(problem)}" for problem in decision.problems]
+        parts = self._body(decision)
         passed = decision.conclusion == "passed"
         word = "passed" if passed else decision.conclusion
         parts.append(
@@ -126,44 +128,40 @@ class Text:
 
     def _failure(self, verdict: Verdict) -> str:
         evidence = verdict.evidence
-        lines = [self._paint(f"── {verdict.cell}: {verdict.status} ", "1") + "─" * 20]
-        lines.append(printable(verdict.summary))
+        title = one_line(f"── {verdict.cell}: {verdict.status} ")
+        # What candidate code wrote stands behind two spaces, so that no line of it can be taken
+        # for the decision.
+        lines = [f"  {line}" for line in verdict.summary.split("\n")]
         if evidence.expected:
             expected = ", ".join(f"{name}: {value}" for name, value in evidence.expected.items())
             observed = ", ".join(f"{name}: {n}" for name, n in evidence.observed.items())
             lines.append(f"  expected  {expected}")
             lines.append(f"  observed  {observed or 'nothing'}")
         if evidence.running:
-            lines.append(f"  running   {printable(evidence.running)}")
+            lines.append(f"  running   {evidence.running}")
         lines += self._failures(evidence.failures)
         for finding in evidence.findings[:_FINDINGS_SHOWN]:
             place = f"{finding.path}:{finding.line}:{finding.column}"
-            lines.append(f"  {printable(place)}: {finding.rule}")
-            lines.append(f"      {printable(finding.code)}")
+            lines.append(f"  {place}: {finding.rule}")
+            lines.append(f"      {finding.code}")
         if evidence.findings:
-            lines.append(
-                textwrap.fill(
-                    printable(evidence.findings[0].message),
-                    self._width,
-                    initial_indent="  ",
-                    subsequent_indent="  ",
-                )
-            )
+            message = printable(evidence.findings[0].message)
+            lines += [f"  {line}" for line in textwrap.wrap(message, self._width - 2)]
         if len(evidence.findings) > _FINDINGS_SHOWN:
             lines.append(f"  … and {len(evidence.findings) - _FINDINGS_SHOWN} more findings")
-        lines += [f"  note      {printable(note)}" for note in evidence.notes[:10]]
+        lines += [f"  note      {note}" for note in evidence.notes[:10]]
         if evidence.output and not evidence.failures and not evidence.findings:
             tail = printable(evidence.output).strip().splitlines()[-_DETAIL_LINES:]
             lines += ["  output:", *(f"    {line[:300]}" for line in tail)]
         lines += [f"  run       {command}" for command in evidence.reproduce]
         lines += [f"  {name:<9} {value}" for name, value in remedy_rows(verdict.remedy)]
-        return "\n".join(lines)
+        return "\n".join([self._paint(title, "1") + "─" * 20, *map(one_line, lines)])
 
     def _failures(self, failures: list[Failure]) -> list[str]:
         lines = []
         for failure in failures[:_FAILURES_SHOWN]:
             place = f"  {failure.path}:{failure.line}" if failure.path and failure.line else ""
-            lines.append(f"  {failure.outcome}: {printable(failure.id)}{printable(place)}")
+            lines.append(f"  {failure.outcome}: {failure.id}{place}")
             text = failure.message or failure.details
             shown = printable(text).strip().splitlines()
             lines += [f"      {line[:200]}" for line in shown[:4]]

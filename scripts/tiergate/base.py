@@ -1,0 +1,146 @@
+"""The base branch: its spec, its tests, and what the head changed of what verdicts depend on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from tiergate import spec
+from tiergate.errors import UserError
+from tiergate.repository import Repository, git
+from tiergate.spec import Spec
+
+_RELEVANT_NAMES = frozenset(
+    {
+        ".gitattributes",
+        ".semgrepignore",
+        "conftest.py",
+        "gate.yaml",
+        "pyproject.toml",
+        "pytest.ini",
+        "pytest.toml",
+        ".pytest.ini",
+        ".pytest.toml",
+        "setup.cfg",
+        "sitecustomize.py",
+        "tox.ini",
+        "usercustomize.py",
+        "constraints.txt",
+    }
+)
+_RELEVANT_FOLDERS = (".github/", "scripts/")
+_RELEVANT_SUFFIXES = frozenset({".pth"})
+
+
+@dataclass(frozen=True)
+class Base:
+    """A checkout of the base in a folder of its own."""
+
+    commit: str
+    repository: Repository
+
+
+@contextmanager
+def checkout(head: Repository, ref: str) -> Iterator[Base]:
+    """Check out ``ref`` of the head's repository into a temporary work tree.
+
+    Raises:
+        UserError: the head is no git repository, or has no such commit.
+    """
+    commit = resolve(head, ref)
+    prefix = git(head.root, "rev-parse", "--show-prefix").decode().strip()
+    with tempfile.TemporaryDirectory(prefix="tiergate-base-") as folder:
+        tree = Path(folder).resolve() / "tree"
+        git(head.root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        try:
+            yield Base(commit, Repository(tree / prefix))
+        finally:
+            git(head.root, "worktree", "remove", "--force", str(tree))
+
+
+def resolve(head: Repository, ref: str) -> str:
+    """Return the commit that ``ref`` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not head.is_git:
+        raise UserError(f"--base {ref}: {head.root} is not a git repository")
+    if ref.startswith("-"):
+        raise UserError(f"--base {ref}: not the name of a commit")
+    try:
+        answer = git(head.root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    except UserError:
+        raise UserError(
+            f"--base {ref}: no such commit here; fetch it first (a shallow clone has only its tip)"
+        ) from None
+    return answer.decode().strip()
+
+
+def judge_relevant_changes(head: Repository, commit: str) -> list[str]:
+    """Return the files that differ from the base and can change what a verdict means."""
+    changed = git(head.root, "diff", "--name-only", "--relative", "-z", commit, "--", ".")
+    untracked = git(head.root, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
+    names = {name.decode(errors="replace") for name in (changed + untracked).split(b"\0") if name}
+    return sorted(name for name in names if _is_relevant(name))
+
+
+def _is_relevant(name: str) -> bool:
+    path = PurePosixPath(name)
+    return (
+        path.name in _RELEVANT_NAMES
+        or path.suffix in _RELEVANT_SUFFIXES
+        or name.startswith(_RELEVANT_FOLDERS)
+    )
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Whose spec decides, and the head's own where it is another one."""
+
+    deciding: Spec
+    head: Spec | None
+    origin: Literal["base", "head"]
+
+
+def specs(head: Repository, commit: str, path: Path) -> Specs:
+    """Return the base's spec, and the head's where it differs.
+
+    Where the base has none yet, the head's decides.
+
+    Args:
+        head: the judged repository.
+        commit: the base.
+        path: the spec in the head's work tree.
+
+    Raises:
+        UserError: the spec lies outside the repository, or one of the two is not valid.
+    """
+    try:
+        relative = path.resolve().relative_to(head.root)
+    except ValueError:
+        raise UserError(
+            f"--spec {path}: with --base the spec must lie in the repository {head.root}"
+        ) from None
+    data = _content(head, commit, relative)
+    if data is None:
+        return Specs(spec.load(path), None, "head")
+    parsed = spec.parse(data, Path(f"{relative}@{commit[:12]}"))
+    deciding = replace(parsed, path=path, base=commit)
+    if not path.exists():
+        raise UserError(f"{path}: the head removed the spec that commit {commit[:12]} has")
+    own = spec.load(path)
+    return Specs(deciding, None if own.digest == deciding.digest else own, "base")
+
+
+def _content(head: Repository, commit: str, relative: Path) -> bytes | None:
+    name = f"{commit}:./{relative.as_posix()}"
+    try:
+        git(head.root, "cat-file", "-e", name)
+    except UserError:
+        return None
+    return git(head.root, "show", name)

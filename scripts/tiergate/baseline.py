@@ -1,0 +1,139 @@
+"""``">=base"``: no test of the base may vanish, told by its id, or by its body where it moved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from tiergate.base import Base
+from tiergate.candidate import Candidate
+from tiergate.checkers import Context, Observation, session_records
+from tiergate.verdict import Failure, write_atomically
+
+Tests = Mapping[str, str]
+"""Test id → digest of its body."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of the base's tests."""
+
+    vanished: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]
+
+
+class _Answer(msgspec.Struct):
+    tests: dict[str, str]
+    problem: str = ""
+
+
+class Baseline:
+    """Collects a criterion's tests in the base's work tree; the answer is kept by its digest.
+
+    Args:
+        base: the base's checkout.
+        cache: the folder for answers.
+    """
+
+    def __init__(self, base: Base, cache: Path) -> None:
+        self._base = base
+        self._cache = cache
+
+    def against(self, observation: Observation, context: Context) -> Observation:
+        """Return the observation with the tests counted as ``vanished`` that the base has alone.
+
+        A base that does not collect makes it an error.
+        """
+        outcomes = [name for name, bound in context.criterion.expect.items() if bound.base]
+        answer = self._tests(context)
+        if answer.problem:
+            return replace(observation, error=f"the base does not collect: {answer.problem}")
+        vanished: dict[str, str] = {}
+        notes = list(observation.notes)
+        for outcome in outcomes:
+            found = compare(answer.tests, observation.tests.get(outcome, {}))
+            vanished |= dict.fromkeys(found.vanished, outcome)
+            notes += [f"renamed since the base: {old} → {new}" for old, new in found.renamed]
+        notes.append(f"{len(answer.tests)} tests on the base, commit {self._base.commit[:12]}")
+        failures = [
+            Failure(id=test, outcome="vanished", message=f"the base has it; not {outcome} here")
+            for test, outcome in vanished.items()
+        ]
+        return replace(
+            observation,
+            counts={**observation.counts, "vanished": len(vanished)},
+            failures=(*failures, *observation.failures)[: session_records.MAX_FAILURES],
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def _tests(self, context: Context) -> _Answer:
+        key = self._key(context)
+        file = self._cache / f"{key}.json"
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=_Answer)
+        except (OSError, msgspec.DecodeError):
+            pass  # not asked before, or not readable any more: collect
+        answer = self._collect(context)
+        if not answer.problem:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, msgspec.json.encode(answer))
+        return answer
+
+    def _collect(self, context: Context) -> _Answer:
+        there = replace(context, candidate=self._candidate(context.candidate), progress=_silent)
+        root = self._base.repository.root
+        paths = [
+            path
+            for path in msgspec.to_builtins(context.criterion.parameters)["paths"]
+            if (root / path.split("::")[0]).exists()
+        ]
+        if not paths:
+            return _Answer({})  # the base has no such tests yet
+        arguments = [*msgspec.to_builtins(context.criterion.parameters)["args"], "--collect-only"]
+        result, session = session_records.run_session(there, paths, arguments)
+        problem = session_records.problem_of(result, session, collect_only=True)
+        if not problem and session.counts["errors"]:
+            first = session.failures[0]
+            problem = f"{session.counts['errors']} errors, the first in {first.id}"
+        return _Answer(dict(session.bodies), problem)
+
+    def _candidate(self, candidate: Candidate) -> Candidate:
+        return replace(candidate, repository=self._base.repository)
+
+    def _key(self, context: Context) -> str:
+        candidate = context.candidate
+        parts = (
+            self._base.repository.source().tree,
+            context.criterion.uses,
+            msgspec.json.encode(context.criterion.parameters).decode(),
+            context.device,
+            str(candidate.python),
+            repr(candidate.spec.pythonpath),
+            repr(sorted(candidate.spec.env.items())),
+        )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def compare(base: Tests, head: Tests) -> Comparison:
+    """Pair the base's tests with the head's: by id, then by body among those that are left."""
+    new: dict[str, list[str]] = {}
+    for test, body in head.items():
+        if test not in base:
+            new.setdefault(body, []).append(test)
+    vanished, renamed = [], []
+    for test, body in base.items():
+        if test in head:
+            continue
+        if body and new.get(body):
+            renamed.append((test, new[body].pop(0)))
+        else:
+            vanished.append(test)
+    return Comparison(tuple(vanished), tuple(renamed))
+
+
+def _silent(_: str) -> None:
+    """Nobody watches the base's collection."""

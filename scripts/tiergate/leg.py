@@ -1,0 +1,177 @@
+"""One leg from its spec to its report: what ``tiergate run`` does, without the command line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+from tiergate import __version__, base, drift, plan, runner, verdict, waivers
+from tiergate.baseline import Baseline
+from tiergate.candidate import Candidate
+from tiergate.decide import Decision, decide
+from tiergate.fields import Device
+from tiergate.repository import Repository
+from tiergate.runner import LegResult, Listener
+from tiergate.spec import Spec
+from tiergate.verdict import BaseIdentity, Report, Source, Verdict
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What is to be judged.
+
+    Attributes:
+        candidate: the interpreter and the repository; its spec is the one that decides.
+        device: the leg's device.
+        only: the criteria to judge; empty for all.
+        jobs: how many cells at a time.
+        directory: the report's folder; what the base answered is kept below it.
+        commit: the base's commit, or "" without a base.
+        specs: the deciding spec and the head's, where a base was named.
+        allow_weakening: let a head pass that weakens the spec.
+    """
+
+    candidate: Candidate
+    device: Device
+    only: frozenset[str]
+    jobs: int
+    directory: Path
+    commit: str = ""
+    specs: base.Specs | None = None
+    allow_weakening: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        """The spec that decides."""
+        return self.candidate.spec
+
+    @property
+    def head(self) -> Spec | None:
+        """The head's spec, where it is not the one that decides."""
+        return self.specs.head if self.specs else None
+
+    @property
+    def cells(self) -> list[plan.Cell]:
+        """The cells of the deciding spec that this run was asked for."""
+        planned = plan.cells(self.spec, self.device)
+        return [c for c in planned if not self.only or c.criterion.id in self.only]
+
+    @property
+    def head_cells(self) -> list[plan.Cell]:
+        """The cells of the head's own criteria that are new, or not as the base has them."""
+        if self.head is None or self.device not in self.head.devices:
+            return []
+        changed = drift.changed_criteria(self.spec, self.head)
+        planned = [c for c in plan.cells(self.head, self.device) if c.criterion.id in changed]
+        return [c for c in planned if not self.only or c.criterion.id in self.only]
+
+
+def judge(leg: Leg, listener: Listener) -> Report:
+    """Evaluate the leg's cells and return the report; it says whether it is complete."""
+    repository = leg.candidate.repository
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    source = repository.source()
+    today = started.date()
+    with ExitStack() as stack:
+        baseline = None
+        if leg.commit and any(c.criterion.needs_base for c in [*leg.cells, *leg.head_cells]):
+            checkout = stack.enter_context(base.checkout(repository, leg.commit))
+            baseline = Baseline(checkout, leg.directory / "base")
+        result = _run(leg, leg.spec, leg.cells, listener, baseline, today)
+        on_head = LegResult()
+        if leg.head is not None and leg.head_cells:
+            on_head = _run(leg, leg.head, leg.head_cells, listener, baseline, today)
+    cancellation = leg.candidate.cancellation
+    interruption = cancellation.reason or _changed(repository, source)
+    finished = _names(result.verdicts) == {cell.name for cell in leg.cells}
+    finished &= _names(on_head.verdicts) == {cell.name for cell in leg.head_cells}
+    return Report(
+        schema_version=verdict.SCHEMA_VERSION,
+        tool_version=__version__,
+        spec=verdict.SpecIdentity(str(leg.spec.path), leg.spec.digest),
+        source=source,
+        device=leg.device,
+        planned=[cell.name for cell in plan.cells(leg.spec, leg.device)],
+        selected=[cell.name for cell in leg.cells],
+        complete=finished and not interruption,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 3),
+        verdicts=result.verdicts,
+        base=_base_identity(leg),
+        head_verdicts=on_head.verdicts,
+        environment=result.environment,
+        device_proof=result.device_proof,
+        run=verdict.Run(
+            os.environ.get("GITHUB_RUN_ID", ""),
+            int(os.environ.get("GITHUB_RUN_ATTEMPT", "0") or 0),
+        ),
+        interruption=interruption,
+    )
+
+
+def decision(leg: Leg, report: Report) -> Decision:
+    """Decide on this leg alone."""
+    return decide(
+        leg.spec,
+        [report],
+        devices=[leg.device],
+        only=leg.only or None,
+        source=report.source,
+        today=datetime.now(timezone.utc).date(),
+        base=leg.commit,
+        head=leg.head,
+        allow_weakening=leg.allow_weakening,
+    )
+
+
+def _run(
+    leg: Leg,
+    spec: Spec,
+    cells: list[plan.Cell],
+    listener: Listener,
+    baseline: Baseline | None,
+    today: date,
+) -> LegResult:
+    def judged(raw: Verdict) -> Verdict:
+        # Only the deciding spec waives: a head cannot accept its own failures.
+        return waivers.apply(raw, leg.spec.waivers, today)
+
+    return runner.run_leg(
+        cells,
+        leg.candidate.with_spec(spec),
+        device=leg.device,
+        selected=[cell.name for cell in cells],
+        jobs=leg.jobs,
+        listener=listener,
+        baseline=baseline,
+        judged=judged,
+    )
+
+
+def _names(verdicts: Collection[Verdict]) -> set[str]:
+    return {v.cell for v in verdicts}
+
+
+def _base_identity(leg: Leg) -> BaseIdentity | None:
+    if not leg.commit or leg.specs is None:
+        return None
+    head = leg.head or leg.spec
+    return BaseIdentity(
+        commit=leg.commit,
+        spec=leg.specs.origin,
+        head_spec_digest=head.digest,
+        drift=drift.compare(leg.spec, leg.head) if leg.head else [],
+        judge_relevant=base.judge_relevant_changes(leg.candidate.repository, leg.commit),
+    )
+
+
+def _changed(repository: Repository, before: Source) -> str:
+    """Say that the repository changed while it was judged, or return an empty string."""
+    if Repository(repository.root).source() == before:
+        return ""
+    return "the repository changed while it was judged: the verdicts are of no single state"

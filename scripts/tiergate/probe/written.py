@@ -1,0 +1,142 @@
+"""What a test file says, whatever of it pytest came to see: read from its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_FunctionNode = Union[ast.FunctionDef, ast.AsyncFunctionDef]
+
+
+@dataclass
+class Found:
+    """What a file's collection came to: names as in node ids, and first lines of test bodies."""
+
+    names: set[tuple[str, ...]] = field(default_factory=set)
+    lines: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something that was written as a test and does not test."""
+
+    outcome: str
+    name: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which names pytest takes for tests: its own, and those that the configuration adds."""
+
+    functions: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, functions: Iterable[str], classes: Iterable[str]) -> Names:
+        """Put pytest's own names in front: a configuration cannot take them away."""
+        return cls(("test", *functions), ("Test", *classes))
+
+    def function(self, node: ast.stmt) -> bool:
+        """Tell whether a statement defines a test function."""
+        return isinstance(node, _Function) and _matches(node.name, self.functions)
+
+    def holder(self, node: ast.stmt) -> bool:
+        """Tell whether a statement defines a class of tests."""
+        return isinstance(node, ast.ClassDef) and (
+            _matches(node.name, self.classes)
+            or any(ast.unparse(base).endswith("TestCase") for base in node.bases)
+        )
+
+
+def doubts(source: bytes, names: Names, found: Found) -> list[Doubt]:
+    """Return what the file writes as a test and pytest did not take for one, or cannot fail.
+
+    Raises:
+        SyntaxError, ValueError: the source does not parse.
+    """
+    tree = ast.parse(source)
+    return [*_uncollected(tree.body, (), names, found), *_vacuous(tree, names)]
+
+
+def _uncollected(
+    body: Sequence[ast.stmt], scope: tuple[str, ...], names: Names, found: Found
+) -> Iterator[Doubt]:
+    tests = [node for node in body if names.function(node) or names.holder(node)]
+    last = {node.name: node for node in tests}  # type: ignore[attr-defined]
+    for node in tests:
+        name = node.name  # type: ignore[attr-defined]
+        path = (*scope, name)
+        label = "::".join(path)
+        if last[name] is not node:
+            line = last[name].lineno
+            message = f"{label} is defined again at line {line}: this one never runs"
+            yield Doubt("shadowed", label, node.lineno, message)
+        elif isinstance(node, ast.ClassDef):
+            inner = list(_uncollected(node.body, path, names, found))
+            never = [doubt for doubt in inner if doubt.outcome == "suspect"]
+            if never and not any(name[: len(path)] == path for name in found.names):
+                yield Doubt("suspect", label, node.lineno, f"{label} was never collected")
+            else:
+                yield from inner
+        elif _first_line(node) not in found.lines and path not in found.names:
+            yield Doubt("suspect", label, node.lineno, f"{label} was never collected")
+    for node in body:
+        for block in _blocks(node):
+            yield from _uncollected(block, scope, names, found)
+
+
+def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The statement lists of a compound statement in the same scope."""
+    if isinstance(node, (*_Function, ast.ClassDef)):
+        return
+    for name in ("body", "orelse", "finalbody"):
+        if block := getattr(node, name, None):
+            yield block
+    for handler in getattr(node, "handlers", []):
+        yield handler.body
+
+
+def _first_line(node: ast.stmt) -> int:
+    """The line that a code object gives: the first decorator's."""
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _vacuous(tree: ast.Module, names: Names) -> Iterator[Doubt]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) and node.test.elts:
+            message = "assert (condition, message) is always true: remove the parentheses"
+            yield Doubt("suspect", "", node.lineno, message)
+        elif isinstance(node, _Function) and names.function(node):
+            for statement in _own_statements(node):
+                if isinstance(statement, ast.Return) and _is_condition(statement.value):
+                    message = f"{node.name} returns a condition: assert it"
+                    yield Doubt("suspect", node.name, statement.lineno, message)
+
+
+def _own_statements(function: _FunctionNode) -> Iterator[ast.stmt]:
+    """The statements of a function without those of functions and classes inside it."""
+    waiting = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for block in _blocks(node):
+            waiting.extend(block)
+
+
+def _is_condition(value: ast.expr | None) -> bool:
+    return isinstance(value, (ast.Compare, ast.BoolOp)) or (
+        isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
+    )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(name.startswith(p) or fnmatch.fnmatchcase(name, p) for p in patterns)

@@ -1,0 +1,1 @@
+"""What GitHub is to the workflow: a server with a repository, a runner, a few actions."""

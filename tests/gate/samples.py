@@ -1,0 +1,185 @@
+"""Small real repositories that the judge is tried on."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tiergate import checkers, judge, spec, verdict
+from tiergate.candidate import Candidate
+from tiergate.checkers import Context, Observation
+from tiergate.processes import Cancellation
+from tiergate.repository import Repository
+from tiergate.verdict import Report, Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+
+FILES = {
+    "src/shop/__init__.py": "from shop.prices import total\n",
+    "src/shop/prices.py": "def total(prices):\n    return sum(prices)\n",
+    "tests/test_prices.py": (
+        "from shop import total\n\n\n"
+        "def test_total():\n    assert total([1, 2]) == 3\n\n\n"
+        "def test_nothing_costs_nothing():\n    assert total([]) == 0\n"
+    ),
+}
+
+PASSES: dict[str, Any] = {
+    "id": "prices",
+    "uses": "pytest",
+    "with": {"paths": ["tests/test_prices.py"]},
+    "expect": {"passed": 2},
+}
+
+
+@dataclass
+class Sample:
+    """A git repository with a package, its tests and a gate."""
+
+    root: Path
+    python: Path
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    pass_env: tuple[str, ...] = ()
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file, and the folders above it."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def git(self, *arguments: str) -> str:
+        """Run git as somebody whose own settings do not matter."""
+        who = {"NAME": "A", "EMAIL": "a@example.org"}
+        people = {f"GIT_{r}_{k}": v for r in ("AUTHOR", "COMMITTER") for k, v in who.items()}
+        nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=self.root,
+            env={"PATH": os.environ["PATH"], **people, **nobody},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def commit(self) -> None:
+        """Commit all that is there."""
+        if not (self.root / ".git").exists():
+            self.git("init", "-q", "-b", "main")
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", "a state")
+
+    def gate(self, *criteria: Mapping[str, Any], **top: Any) -> Path:
+        """Write gate.yaml, as JSON, which YAML contains."""
+        document = {
+            "gate": "TIER 0",
+            "next": "TIER 1",
+            "pythonpath": ["src"],
+            # Which plug-ins the candidate's environment has is not what is tried here.
+            "env": {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            "timeout": 60,
+            "criteria": list(criteria),
+            **top,
+        }
+        if "tiers" in top:
+            for name in ("gate", "next", "criteria"):
+                del document[name]
+        return self.write("gate.yaml", json.dumps(document, indent=1))
+
+    def candidate(self) -> Candidate:
+        """Return the candidate that gate.yaml describes."""
+        loaded = spec.load(self.root / "gate.yaml")
+        return Candidate(self.python, Repository(self.root), loaded, 1, self.cancellation)
+
+    def context(
+        self, criterion: Mapping[str, Any], progress: Callable[[str], None] = lambda _: None
+    ) -> Context:
+        """Return where a criterion is evaluated, when it is the only one of the gate."""
+        self.gate(criterion)
+        candidate = self.candidate()
+        return Context(candidate.spec.criteria[0], candidate, "cpu", progress)
+
+    def observe(self, criterion: Mapping[str, Any]) -> Observation:
+        """Evaluate one criterion."""
+        context = self.context(criterion)
+        checker = checkers.get(context.criterion.uses)
+        return checker.observe(context.criterion.parameters, context)
+
+    def verdict(
+        self, criterion: Mapping[str, Any], progress: Callable[[str], None] = lambda _: None
+    ) -> Verdict:
+        """Evaluate and judge one criterion in this process."""
+        context = self.context(criterion, progress)
+        checker = checkers.get(context.criterion.uses)
+        observation = checker.observe(context.criterion.parameters, context)
+        return judge.judge(context, checker, observation, 0.0)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start ``tiergate`` at the repository's root."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tiergate", *arguments],
+            cwd=self.root,
+            env=caller_environment(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def tiergate(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``tiergate`` at the repository's root."""
+        process = self.start(*arguments, **environment)
+        output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``tiergate run`` with the candidate's interpreter."""
+        return self.tiergate("run", "--python", str(self.python), *arguments, **environment)
+
+    def report(self) -> Report:
+        """Read the report of the last run."""
+        return verdict.read(self.root / ".tiergate")
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return the verdicts of the last run by criterion."""
+        return {found.criterion: found for found in self.report().verdicts}
+
+
+def caller_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return what a person's shell would give to ``tiergate``."""
+    kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "TMPDIR"}}
+    return {**kept, "PYTHONPATH": str(SCRIPTS), **more}
+
+
+def ended(pid: int, seconds: float = 10) -> bool:
+    """Tell whether a process has ended, or ends within ``seconds``."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
+def copy_of_this_repository(to: Path, python: Path) -> Sample:
+    """Copy what belongs to this repository, uncommitted work included, and commit it there."""
+    for name in Repository(ROOT).files:
+        target = to / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target, follow_symlinks=False)
+    sample = Sample(to, python)
+    sample.commit()
+    return sample

@@ -1,0 +1,151 @@
+"""``--base``: the base's spec decides, and no test of the base vanishes unseen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from samples import PASSES, Sample
+
+SUITE = {"id": "suite", "uses": "collection", "expect": {"collected": ">=base"}}
+TESTS = "tests/test_prices.py"
+
+
+@pytest.fixture
+def suite(sample: Sample) -> Sample:
+    """A repository whose suite must not shrink; its base is tagged."""
+    sample.gate(SUITE)
+    sample.commit()
+    sample.git("tag", "base")
+    return sample
+
+
+def edit(sample: Sample, old: str, new: str, name: str = TESTS) -> None:
+    path = sample.root / name
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_an_unchanged_suite_passes_and_the_next_run_asks_the_base_no_more(suite):
+    assert suite.run("--base", "base").returncode == 0
+    notes = suite.verdicts()["suite"].evidence.notes
+    assert any(note.startswith("2 tests on the base, commit ") for note in notes)
+    (answer,) = (suite.root / ".tiergate" / "base").iterdir()
+    stored = json.loads(answer.read_text())
+    stored["tests"]["tests/test_prices.py::test_of_the_cache"] = "0" * 16
+    answer.write_text(json.dumps(stored))
+    assert suite.run("--base", "base").returncode == 1
+    failures = suite.verdicts()["suite"].evidence.failures
+    assert [failure.id for failure in failures] == ["tests/test_prices.py::test_of_the_cache"]
+
+
+def test_a_vanished_test_is_named_although_the_count_is_the_same(suite):
+    edit(
+        suite,
+        "def test_total():\n    assert total([1, 2]) == 3",
+        "def test_other():\n    assert total([1, 2]) == 3 or True",
+    )
+    done = suite.run("--base", "base")
+    assert done.returncode == 1
+    verdict = suite.verdicts()["suite"]
+    assert verdict.evidence.observed == {"collected": 2, "vanished": 1}
+    assert [f.id for f in verdict.evidence.failures] == [f"{TESTS}::test_total"]
+
+
+def test_a_renamed_test_is_known_again_by_its_body(suite):
+    edit(suite, "def test_total(", "def test_sum(")
+    done = suite.run("--base", "base")
+    assert done.returncode == 0
+    assert f"renamed since the base: {TESTS}::test_total → {TESTS}::test_sum" in done.stdout
+
+
+def test_a_test_moved_to_another_file_is_known_again(suite):
+    (suite.root / TESTS).rename(suite.root / "tests" / "test_moved.py")
+    assert suite.run("--base", "base").returncode == 0
+
+
+def test_a_base_that_does_not_collect_is_an_error(sample):
+    sample.gate(SUITE)
+    sample.write("tests/test_broken.py", "import nowhere\n")
+    sample.commit()
+    sample.git("tag", "base")
+    (sample.root / "tests" / "test_broken.py").unlink()
+    assert sample.run("--base", "base").returncode == 3
+    assert "the base does not collect" in sample.verdicts()["suite"].summary
+
+
+def test_without_a_base_the_criterion_cannot_be_evaluated(suite):
+    assert suite.run().returncode == 3
+    assert "name the base with --base REF" in suite.verdicts()["suite"].summary
+
+
+def test_the_base_work_tree_is_removed(suite):
+    suite.run("--base", "base")
+    assert suite.git("worktree", "list").count("\n") == 1
+
+
+def test_the_spec_of_the_base_decides(sample):
+    sample.git("tag", "base")
+    edit(sample, "def test_total():\n", "def test_total():\n    assert False\n")
+    sample.gate({**PASSES, "expect": {"passed": 1, "failed": 1}})
+    assert sample.run().returncode == 0
+    done = sample.run("--base", "base")
+    assert done.returncode == 1
+    assert "spec: prices: expects passed 1 instead of 2 (weaker)" in done.stdout
+    assert sample.verdicts()["prices"].status == "fail"
+
+
+def test_weakening_alone_fails_and_may_be_allowed(sample):
+    sample.git("tag", "base")
+    sample.gate({**PASSES, "expect": {"passed": ">=1"}})
+    assert sample.run("--base", "base").returncode == 1
+    assert sample.run("--base", "base", "--allow-weakening").returncode == 0
+    allowed = sample.tiergate("decide", ".tiergate", "--base", "base", "--allow-weakening")
+    assert allowed.returncode == 0
+    assert sample.tiergate("decide", ".tiergate", "--base", "base").returncode == 1
+    assert sample.tiergate("decide", ".tiergate").returncode == 3
+
+
+def test_a_criterion_that_the_head_adds_is_judged_as_well(sample):
+    sample.git("tag", "base")
+    added = {"id": "new", "uses": "imports", "with": {"module": "shop", "names": ["nothing"]}}
+    sample.gate(PASSES, added)
+    assert sample.run("--base", "base").returncode == 1
+    assert [(v.criterion, v.status) for v in sample.report().head_verdicts] == [("new", "fail")]
+
+
+def test_the_first_pull_request_is_judged_by_its_own_spec(sample):
+    sample.git("rm", "-q", "--cached", "gate.yaml")
+    sample.git("commit", "-q", "-m", "no gate yet")
+    sample.git("tag", "base")
+    assert sample.run("--base", "base").returncode == 0
+    assert sample.report().base.spec == "head"
+
+
+def test_a_removed_spec_is_a_clear_error(sample):
+    sample.git("tag", "base")
+    (sample.root / "gate.yaml").unlink()
+    done = sample.run("--base", "base")
+    assert done.returncode == 2
+    assert "the head removed the spec" in done.stderr
+
+
+def test_judge_relevant_changes_are_listed(sample):
+    sample.git("tag", "base")
+    sample.write("tests/conftest.py", "")
+    sample.write("src/shop/new.py", "")
+    done = sample.run("--base", "base")
+    assert done.returncode == 0
+    assert "judge-relevant changes of the head: tests/conftest.py" in done.stdout
+
+
+@pytest.mark.parametrize("ref", ["nowhere", "--all", ""])
+def test_an_unknown_base_is_a_clear_error(sample, ref):
+    done = sample.run(f"--base={ref}")
+    if ref == "":
+        assert done.returncode == 0  # no base was named
+        return
+    assert done.returncode == 2
+    assert f"--base {ref}: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,226 @@
+"""What the probe's jobs report from inside the candidate's interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import Sample
+from tiergate.candidate import ProbeResult
+from tiergate.probe import text
+from tiergate.probe.records import Channel
+
+
+def session(sample: Sample, *arguments: str, timeout: float = 30) -> ProbeResult:
+    return sample.candidate().run_job(
+        "session", "cpu", timeout, {"arguments": ["-p", "no:cacheprovider", "-q", *arguments]}
+    )
+
+
+def read_pipe(write: Any) -> list[dict[str, Any]]:
+    reader, writer = os.pipe()
+    write(Channel(writer, "n"))
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        return [json.loads(line) for line in stream]
+
+
+def test_records_are_numbered_and_carry_the_nonce():
+    def write(channel: Channel) -> None:
+        channel.send("a", x=1)
+        channel.send("b", y="ü\n")
+        channel.close(3)
+
+    assert read_pipe(write) == [
+        {"nonce": "n", "number": 0, "event": "a", "x": 1},
+        {"nonce": "n", "number": 1, "event": "b", "y": "ü\n"},
+        {"nonce": "n", "number": 2, "event": "closed", "status": 3},
+    ]
+
+
+def test_lone_surrogate_makes_no_unreadable_record():
+    (record,) = read_pipe(lambda channel: channel.send("a", x="\ud800"))
+    assert record["x"] == "?"
+
+
+def test_forked_child_cannot_speak():
+    def write(channel: Channel) -> None:
+        if not (pid := os.fork()):
+            channel.send("from the child")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        channel.send("from the owner")
+
+    assert [record["event"] for record in read_pipe(write)] == ["from the owner"]
+
+
+def test_channel_is_not_inherited_by_programs():
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    Channel(writer, "n")
+    assert not os.get_inheritable(writer)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_clip_keeps_both_ends():
+    assert text.clip("x" * 10, 10) == "x" * 10
+    clipped = text.clip("a" * 50 + "b" * 50, 10)
+    assert clipped == "aaaaa\n[... 90 characters left out ...]\nbbbbb"
+
+
+def test_session_tells_items_selection_and_each_phase(sample: Sample):
+    result = session(sample, "tests/test_prices.py")
+    assert (result.problem, result.status) == ("", 0)
+    ids = [f"tests/test_prices.py::test_{name}" for name in ("total", "nothing_costs_nothing")]
+    assert [record["id"] for record in result.of("item")] == ids
+    assert {record["path"] for record in result.of("item")} == {"tests/test_prices.py"}
+    assert [record["ids"] for record in result.of("selected")] == [ids]
+    phases = [(r["id"], r["when"], r["outcome"]) for r in result.of("phase")]
+    assert phases == [(i, w, "passed") for i in ids for w in ("setup", "call", "teardown")]
+    assert [record["id"] for record in result.of("start")] == ids
+    assert [record["id"] for record in result.of("finish")] == ids
+
+
+def test_failure_carries_message_place_and_traceback(sample: Sample):
+    sample.write(
+        "tests/test_bad.py",
+        "def helper():\n    raise LookupError('no such thing')\n\n\n"
+        "def test_bad():\n    print('said so')\n    helper()\n",
+    )
+    (failed,) = [
+        record
+        for record in session(sample, "tests/test_bad.py").of("phase")
+        if record["outcome"] == "failed"
+    ]
+    assert failed["message"] == "LookupError: no such thing"
+    assert (failed["path"], failed["line"]) == ("tests/test_bad.py", 2)
+    assert "helper()" in failed["details"]
+    assert "Captured stdout call\nsaid so" in failed["details"]
+
+
+def test_standard_input_of_tests_is_empty(sample: Sample):
+    # The job was read from there, and it holds what proves that a record is genuine.
+    sample.write(
+        "tests/test_input.py",
+        "import os, subprocess\n\n\n"
+        "def test_own():\n"
+        "    try:\n        os.lseek(0, 0, os.SEEK_SET)\n    except OSError:\n        pass\n"
+        "    assert os.read(0, 10) == b''\n\n\n"
+        "def test_childs():\n"
+        "    assert subprocess.run(['cat'], capture_output=True).stdout == b''\n",
+    )
+    result = session(sample, "-s", "tests/test_input.py")
+    assert result.status == 0, result.output
+
+
+def test_candidate_code_sees_no_arguments_of_the_probe(sample: Sample):
+    sample.write(
+        "tests/test_argv.py", "import sys\n\n\ndef test_argv():\n    assert not sys.argv[1:]\n"
+    )
+    assert session(sample, "tests/test_argv.py").status == 0
+
+
+def test_modules_named_like_the_probes_own_do_not_meet_them(sample: Sample):
+    for name in ("records", "session", "text", "imports", "start", "probe"):
+        sample.write(f"src/{name}.py", f"WHOSE = 'the candidate {name}'\n")
+    sample.write(
+        "tests/test_names.py",
+        "import imports, probe, records, session, start, text\n\n\n"
+        "def test_names():\n"
+        "    for module in (imports, probe, records, session, start, text):\n"
+        "        assert module.WHOSE.startswith('the candidate')\n",
+    )
+    result = session(sample, "tests/test_names.py")
+    assert (result.problem, result.status) == ("", 0), result.output
+
+
+def test_session_that_is_ended_shows_where_it_was(sample: Sample):
+    sample.write(
+        "tests/test_hang.py",
+        "import threading\n\n\ndef test_hang():\n    threading.Event().wait()  # for ever\n",
+    )
+    result = session(sample, "tests/test_hang.py", timeout=1.5)
+    assert result.problem.startswith("timed out after 1.5 s")
+    assert 'test_hang.py", line 5 in test_hang' in result.output
+
+
+def test_no_bytecode_is_left_in_the_repository(sample: Sample):
+    session(sample, "tests")
+    assert list(sample.root.rglob("*.pyc")) == []
+
+
+def test_interpreter_without_pytest_says_so(sample: Sample, tmp_path: Path):
+    python = tmp_path / "bare"
+    python.write_text(f'#!/bin/sh\nshift\nexec "{os.path.realpath(sys.executable)}" -I -S "$@"\n')
+    python.chmod(0o755)
+    sample.python = python
+    result = session(sample, "tests")
+    assert result.of("unusable") == [
+        {
+            **result.of("unusable")[0],
+            "reason": "pytest cannot be imported: No module named 'pytest'",
+        }
+    ]
+
+
+def test_device_without_torch_is_no_device(sample: Sample):
+    sample.python = Path(sys.executable)  # the judge's own environment has no torch
+    result = sample.candidate().run_job("cuda", "cuda", 30, {})
+    assert result.of("device") == []
+    assert "torch cannot be imported" in result.of("no-device")[0]["reason"]
+
+
+def test_environment_is_a_fingerprint_without_imports(sample: Sample):
+    values = sample.candidate().run_job("environment", "cpu", 30, {}).of("environment")[0]["values"]
+    assert values["pytest"].split(".")[0].isdigit()
+    assert values["python"].startswith("3.")
+    assert len(values["distributions-digest"]) == 64
+    assert values == {
+        **sample.candidate().run_job("environment", "cpu", 30, {}).of("environment")[0]["values"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"def broken(:\n", "SyntaxError"),
+        (b"print 1\n", "SyntaxError"),
+        (b"x = 1\n  y = 2\n", "IndentationError"),
+        (b"# coding: latin-1\nx = '\xe9'\n", "declares the encoding 'iso-8859-1'"),
+        (b"# coding: utf-7\n", "declares the encoding 'utf-7'"),
+        (b"# coding: no-such\n", "SyntaxError"),
+        (b"x = '\xff'\n", "SyntaxError"),
+        (b"x = 1\0\n", "null bytes"),
+        ("x = 1".encode("utf-16"), "SyntaxError"),
+        ("import torch\ntorch.ｌｏａｄ(p)\n".encode(), "is read as 'load'"),
+    ],
+)
+def test_file_that_tools_would_misread_is_told(sample: Sample, content: bytes, message: str):
+    sample.write("src/odd.py", content)
+    result = sample.candidate().run_job("syntax", "cpu", 30, {"files": ["src/odd.py"]})
+    assert result.problem == ""
+    (unreadable,) = result.of("unreadable")
+    assert message in unreadable["message"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"x = 1\n",
+        b"\xef\xbb\xbfx = 1\n",
+        "größe = 'ｌｏａｄ'  # ｌｏａｄ\n".encode(),
+        b"# -*- coding: utf-8 -*-\r\nx = 1\r\n",
+        b"raise SystemExit  # never executed\n",
+    ],
+)
+def test_file_that_is_plain_python_is_compiled_and_not_run(sample: Sample, content: bytes):
+    sample.write("src/plain.py", content)
+    result = sample.candidate().run_job("syntax", "cpu", 30, {"files": ["src/plain.py"]})
+    assert (result.problem, result.of("unreadable")) == ("", [])
+    assert result.of("compiled")[0]["files"] == 1

@@ -1,0 +1,409 @@
+"""The workflow: what validators say of it, and what it does when it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from github.act import ROOT, SPEC, TOOLS, WORKFLOW, Origin, Run
+
+import environments
+from tiergate import cli
+
+BROKEN = "def question() -> int:\n    return 42\n"
+
+
+def on_devices(devices: str) -> str:
+    return SPEC.replace("[cpu]", devices) + f"    devices: {devices}\n"
+
+
+def check(*command: str | Path) -> None:
+    done = subprocess.run(
+        [TOOLS / command[0], *command[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[str, Any]:
+    # Every scalar as text: YAML 1.1 would read `on` as true.
+    document = yaml.load(WORKFLOW.read_text(), yaml.BaseLoader)
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture(scope="module")
+def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def test_zizmor_finds_nothing_as_an_auditor() -> None:
+    check("zizmor", "--offline", "--no-progress", "-q", "--persona", "auditor", ".github", "tests")
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("vendor.github-workflows", ".github/workflows/gate.yml"),
+        ("custom.github-workflows-require-timeout", ".github/workflows/gate.yml"),
+        ("vendor.dependabot", ".github/dependabot.yml"),
+        *(
+            ("vendor.github-actions", str(path.relative_to(ROOT)))
+            for path in sorted((ROOT / "tests/gate/github").glob("*/action.yml"))
+        ),
+    ],
+)
+def test_file_satisfies_the_schema(schema: str, file: str) -> None:
+    check("check-jsonschema", "--builtin-schema", schema, file)
+
+
+def test_act_accepts_every_key_of_the_workflow() -> None:
+    check("act", "--validate", "--strict", "--workflows", WORKFLOW)
+
+
+def test_every_action_is_pinned_by_commit_with_its_version() -> None:
+    uses = [line for line in WORKFLOW.read_text().splitlines() if "uses:" in line]
+    assert uses
+    for line in uses:
+        assert re.search(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+
+
+def test_no_checkout_leaves_its_token_behind(steps: list[dict[str, Any]]) -> None:
+    checkouts = [step for step in steps if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkouts
+    assert [step["with"]["persist-credentials"] for step in checkouts] == ["false"] * len(checkouts)
+
+
+def test_no_expression_reaches_a_shell(steps: list[dict[str, Any]]) -> None:
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert scripts
+    assert [script for script in scripts if "${{" in script] == []
+
+
+def test_jobs_have_no_rights_but_to_read_the_contents(workflow: dict[str, Any]) -> None:
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        assert job["permissions"] == {"contents": "read"}
+
+
+def test_the_workflow_runs_for_every_change_and_never_with_the_rights_of_the_base(
+    workflow: dict[str, Any],
+) -> None:
+    triggers = workflow["on"]
+    assert set(triggers) == {"pull_request", "merge_group", "workflow_dispatch"}
+    # A filter would leave the required check pending for ever.
+    assert not triggers["pull_request"]
+    assert not triggers["merge_group"]
+
+
+def test_only_a_pull_request_can_be_cancelled_by_a_newer_run(workflow: dict[str, Any]) -> None:
+    assert workflow["concurrency"] == {
+        "group": "gate-${{ github.event_name == 'pull_request' && github.ref || github.run_id }}",
+        "cancel-in-progress": "${{ github.event_name == 'pull_request' }}",
+    }
+
+
+def test_the_required_job_cannot_be_skipped_and_no_step_may_fail_unseen(
+    workflow: dict[str, Any], steps: list[dict[str, Any]]
+) -> None:
+    gate = workflow["jobs"]["gate"]
+    assert gate["if"] == "always()"
+    assert gate["needs"] == ["plan", "judge"]
+    assert gate["name"] == "gate"
+    assert [step for step in gate["steps"] if "if" in step] == []
+    assert [x for x in (*workflow["jobs"].values(), *steps) if "continue-on-error" in x] == []
+
+
+def test_code_owners_review_all_that_judges() -> None:
+    lines = (ROOT / ".github/CODEOWNERS").read_text().splitlines()
+    rules = [line.split() for line in lines if line and not line.startswith("#")]
+    assert {"/.github/", "/scripts/", "/gate.yaml"} <= {path for path, *_ in rules}
+    assert all(owners and all(o.startswith("@") for o in owners) for _, *owners in rules)
+
+
+def test_dependabot_moves_the_actions_and_both_sets_of_packages() -> None:
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    places = {
+        (update["package-ecosystem"], place)
+        for update in updates
+        for place in update.get("directories", [update.get("directory")])
+    }
+    assert places == {("github-actions", "/"), ("pip", "/"), ("pip", "/scripts")}
+
+
+# The matrix of legs
+
+
+def matrix(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> Any:
+    spec = folder / "gate.yaml"
+    spec.write_text(on_devices("[cpu, cuda]"))
+    status = cli.run(["plan", "--spec", str(spec), "--github-matrix", *arguments])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert printed.out.count("\n") == 1
+    return json.loads(printed.out)["include"]
+
+
+def test_matrix_names_the_runner_of_each_leg(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    several = '["self-hosted", "linux", "cuda"]'
+    legs = matrix(capsys, tmp_path, "--runner", "cpu=ubuntu-24.04", "--runner", f"cuda={several}")
+    assert legs == [
+        {"device": "cpu", "runner": "ubuntu-24.04"},
+        {"device": "cuda", "runner": ["self-hosted", "linux", "cuda"]},
+    ]
+
+
+@pytest.mark.parametrize("empty", [["--runner", "cuda="], ["--runner", "cuda=[]"], []])
+def test_matrix_keeps_a_leg_without_a_runner_and_says_why_it_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, empty: list[str]
+) -> None:
+    cpu, cuda = matrix(capsys, tmp_path, "--runner", "cpu=ubuntu-24.04", *empty)
+    assert cpu == {"device": "cpu", "runner": "ubuntu-24.04"}
+    assert cuda.keys() == {"device", "problem"}
+    assert "the cuda leg has no runner" in cuda["problem"]
+    assert "TIERGATE_CUDA_RUNNER" in cuda["problem"]
+
+
+def test_matrix_has_the_devices_alone_when_no_runner_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert matrix(capsys, tmp_path) == [{"device": "cpu"}, {"device": "cuda"}]
+
+
+@pytest.mark.parametrize(
+    ("runners", "complaint"),
+    [
+        (["gpu-box"], "write it DEVICE=LABEL"),
+        (["cdua=gpu-box"], "did you mean 'cuda'?"),
+        (["cuda=a", "cuda=b"], "has a runner already"),
+        (["cuda=[1"], "not a JSON list of labels"),
+        (["cuda=[1]"], "not a list of labels"),
+        (['cuda=["a", " "]'], "not a list of labels"),
+        (['cuda={"group": "a"}'], "not a list of labels"),
+    ],
+)
+def test_matrix_refuses_a_runner_that_no_job_could_run_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, runners: list[str], complaint: str
+) -> None:
+    (tmp_path / "gate.yaml").write_text(SPEC)
+    options = [part for runner in runners for part in ("--runner", runner)]
+    status = cli.run(["plan", "--spec", str(tmp_path / "gate.yaml"), "--github-matrix", *options])
+    assert status == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_runners_without_a_matrix_are_a_mistake(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "gate.yaml").write_text(SPEC)
+    status = cli.run(["plan", "--spec", str(tmp_path / "gate.yaml"), "--runner", "cpu=x"])
+    assert status == 2
+    assert "--github-matrix" in capsys.readouterr().err
+
+
+# What the workflow does when it runs
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Origin:
+    return Origin(tmp_path)
+
+
+def pull_request(origin: Origin, base: str, **options: Any) -> Run:
+    head = origin.commit()
+    payload = {"number": 1, "base": {"sha": base, "ref": "main"}, "head": {"sha": head}}
+    run = origin.trigger("pull_request", {"pull_request": payload}, **options)
+    assert run.jobs.keys() >= {"plan", "gate"}, run.log
+    return run
+
+
+def test_a_good_pull_request_is_green(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/sample.py", "def answer() -> int:\n    return 6 * 7\n")
+    run = pull_request(origin, base)
+    assert run.jobs == {"plan": "success", "judge": "success", "gate": "success"}, run.log
+    assert run.outputs["judge"] == base
+    assert run.outputs["candidate"] == origin.git("rev-parse", "HEAD").strip() != base
+    assert run.summaries["gate"].startswith("## SAMPLE GATE PASSED — proceed to the release\n")
+    assert run.summaries.keys() == {"judge (cpu)", "gate"}
+
+
+def test_a_broken_criterion_is_red_with_its_evidence(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/sample.py", BROKEN)
+    run = pull_request(origin, base)
+    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
+    assert run.steps["judge (cpu)", "Judge"] == "failure"
+    assert run.steps["judge (cpu)", "Keep the report"] == "success"
+    assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
+    assert "sample.answer" in run.summaries["gate"]
+
+
+def test_a_pull_request_that_rewrites_its_judge_is_judged_by_the_base(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/sample.py", BROKEN)
+    origin.write("gate.yaml", SPEC.replace("answer", "question"))
+    origin.write("scripts/tiergate/cli.py", "def main() -> None:\n    raise SystemExit(0)\n")
+    origin.write("scripts/environments.py", "")
+    run = pull_request(origin, base)
+    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
+    assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
+
+
+def test_a_report_that_was_lost_is_red_although_its_leg_passed(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base, environment={"ACT_LOST_ARTIFACT": "report-cpu"})
+    assert run.jobs == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
+    assert "the cpu leg has no report" in run.summaries["gate"]
+
+
+def test_a_leg_that_did_not_end_well_is_red_although_its_report_passes(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base, environment={"ACT_UPLOAD_STATUS": "1"})
+    assert run.steps["judge (cpu)", "Judge"] == "success", run.log
+    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}
+    decision, _, sentence = run.summaries["gate"].strip().partition("\n")
+    assert decision.startswith("## SAMPLE GATE PASSED")
+    assert "the judge job ended with 'failure', although its reports pass" in sentence
+
+
+def test_a_leg_without_a_runner_is_visible_red_and_explained(origin: Origin) -> None:
+    origin.write("gate.yaml", on_devices("[cpu, cuda]"))
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base)
+    assert run.steps["judge (cpu)", "Judge"] == "success", run.log
+    assert run.steps["judge (cuda)", "The leg has a runner"] == "failure"
+    assert run.jobs["gate"] == "failure"
+    assert "the cuda leg has no runner" in run.summaries["judge (cuda)"]
+    assert "the cuda leg has no report" in run.summaries["gate"]
+
+
+def test_the_label_of_the_repository_variable_reaches_the_matrix(origin: Origin) -> None:
+    origin.write("gate.yaml", on_devices("[cuda]"))
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base, variables={"TIERGATE_CUDA_RUNNER": "ubuntu-24.04"})
+    assert json.loads(run.outputs["matrix"]) == {
+        "include": [{"device": "cuda", "runner": "ubuntu-24.04"}]
+    }
+    # The runner is there, but has no GPU: an error of the cell, never a skip.
+    assert run.steps["judge (cuda)", "Judge"] == "failure", run.log
+    assert run.jobs["gate"] == "failure"
+
+
+def test_the_pull_request_that_brings_the_gate_is_judged_by_it_with_a_warning(
+    origin: Origin,
+) -> None:
+    (origin.files / "gate.yaml").rename(origin.folder / "gate.yaml")
+    base = origin.commit()
+    (origin.folder / "gate.yaml").rename(origin.files / "gate.yaml")
+    run = pull_request(origin, base)
+    assert run.jobs == {"plan": "success", "judge": "success", "gate": "success"}, run.log
+    assert run.outputs["judge"] == run.outputs["candidate"] != base
+    assert f"the base ({base}) has no gate.yaml yet" in run.summaries["plan"]
+
+
+def test_a_plan_that_fails_is_red_although_the_legs_are_skipped(origin: Origin) -> None:
+    origin.write("gate.yaml", "gate: SAMPLE\n")
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base)
+    assert run.jobs["plan"] == run.jobs["gate"] == "failure", run.log
+    assert not [step for step in run.steps if step[0].startswith("judge")]
+    assert "the plan job ended with 'failure'" in run.summaries["gate"]
+
+
+def test_an_entry_of_the_merge_queue_is_judged_by_its_base(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/sample.py", BROKEN)
+    origin.write("gate.yaml", SPEC.replace("answer", "question"))
+    head = origin.commit()
+    run = origin.trigger("merge_group", {"merge_group": {"base_sha": base, "head_sha": head}})
+    assert run.outputs["judge"] == base, run.log
+    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}
+
+
+def test_a_dispatch_judges_the_ref_that_it_names(origin: Origin) -> None:
+    trunk = origin.commit()
+    origin.git("checkout", "-q", "-b", "feature")
+    origin.write("src/sample.py", BROKEN)
+    feature = origin.commit()
+    origin.git("checkout", "-q", "main")
+    run = origin.trigger("workflow_dispatch", {"inputs": {"ref": "feature"}})
+    assert (run.outputs["judge"], run.outputs["candidate"]) == (trunk, feature), run.log
+    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}
+
+
+# The environments of two checkouts
+
+
+@pytest.fixture
+def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(environments, "VENVS", tmp_path / "venvs")
+    folder = tmp_path / "head"
+    folder.mkdir()
+    (folder / "constraints.txt").write_text("")
+    (folder / "pyproject.toml").write_text(
+        '[project]\ndependencies = ["torch"]\n[project.optional-dependencies]\ntest = ["pytest"]\n'
+    )
+    return folder
+
+
+def test_the_bases_script_makes_the_environment_that_the_head_asks_for(
+    head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(environments, "_make", lambda environment, _: made.append(environment))
+    assert environments.main(["--root", str(head), "candidate"]) == 0
+    (environment,) = made
+    assert environments._requirements(environment) == ["torch", "pytest"]
+    assert environment.constraints == head / "constraints.txt"
+    assert environment.path == head.parent / "venvs" / "candidate"
+
+
+@pytest.mark.parametrize(
+    ("project", "complaint"),
+    [
+        ("[project", "not TOML"),
+        ("[project]\ndependencies = []\n", "no 'optional-dependencies'"),
+        (None, "pyproject.toml is missing"),
+    ],
+)
+def test_a_head_whose_requirements_cannot_be_read_is_told_so(
+    head: Path, capsys: pytest.CaptureFixture[str], project: str | None, complaint: str
+) -> None:
+    if project is None:
+        (head / "pyproject.toml").unlink()
+    else:
+        (head / "pyproject.toml").write_text(project)
+    assert environments.main(["--root", str(head), "candidate"]) == 3
+    assert complaint in capsys.readouterr().err
+
+
+def test_what_is_installed_cannot_speak_to_the_workflow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = {"GITHUB_ENV", "GITHUB_OUTPUT", "ACTIONS_RUNTIME_TOKEN", "RUNNER_TEMP"}
+    for name in (*hidden, "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, "set")
+    program = "import os\nfor name in os.environ: print('Collecting', name)"
+    environments._run([sys.executable, "-c", program], "")
+    seen = set(capsys.readouterr().err.split())
+    assert "PIP_INDEX_URL" in seen
+    assert not hidden & seen

@@ -2,11 +2,14 @@
 
 ``judge`` holds the gate alone, ``candidate`` what the judged library needs: neither sees the
 other. An environment is made once and again when its inputs change; an interrupted set-up is
-taken up where it stopped. TIERGATE_VENVS names another place for them than ``.venvs``.
+taken up where it stopped. TIERGATE_VENVS names another place for them than ``.venvs``. With
+``--root``, what goes into them is read from another checkout, none of whose code is run for it
+but what its requirements run when they are installed.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import hashlib
 import json
@@ -18,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tomllib
@@ -27,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENVS = Path(os.environ.get("TIERGATE_VENVS") or ROOT / ".venvs").absolute()
 NOT_EVALUATED = 3
 _GIGABYTE = 1_000_000_000
+# How the steps of a workflow speak to GitHub: nothing for what runs while packages are installed.
+_WORKFLOW = ("ACTIONS_", "GITHUB_", "RUNNER_")
 
 
 class SetUpError(Exception):
@@ -45,6 +50,7 @@ class Environment:
     editable: bool
     """Whether the project itself is installed; the candidate is judged from its files instead."""
     gigabytes: float
+    root: Path = ROOT
 
     @property
     def path(self) -> Path:
@@ -56,11 +62,11 @@ class Environment:
 
     @property
     def constraints(self) -> Path:
-        return ROOT / self.project / "constraints.txt"
+        return self.root / self.project / "constraints.txt"
 
     @property
     def pyproject(self) -> Path:
-        return ROOT / self.project / "pyproject.toml"
+        return self.root / self.project / "pyproject.toml"
 
 
 ENVIRONMENTS = {
@@ -74,11 +80,15 @@ ENVIRONMENTS = {
 }
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Make the named environments; print what is done only where something is to do."""
+    parser = argparse.ArgumentParser(prog="environments.py")
+    parser.add_argument("names", nargs="+", choices=ENVIRONMENTS, metavar="NAME")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout to read, if not this")
+    options = parser.parse_args(arguments)
     try:
-        for name in names:
-            environment = ENVIRONMENTS[name]
+        for name in options.names:
+            environment = replace(ENVIRONMENTS[name], root=options.root.resolve())
             wanted = _fingerprint(environment)
             if _stamped(environment) != wanted:
                 with _locked():
@@ -100,8 +110,11 @@ def _fingerprint(environment: Environment) -> str:
     """Return a digest of all that decides what is in the environment."""
     digest = hashlib.sha256()
     for file in (environment.pyproject, environment.constraints, Path(__file__)):
+        if not file.is_file():
+            raise SetUpError(f"{file} is missing: it says what the {environment.name} needs")
         digest.update(file.read_bytes())
-    digest.update(f"{sys.version} {sys.base_prefix} {environment.path}".encode())
+    places = f"{environment.path} {environment.pyproject}"
+    digest.update(f"{sys.version} {sys.base_prefix} {places}".encode())
     return digest.hexdigest()
 
 
@@ -120,6 +133,7 @@ def _make(environment: Environment, fingerprint: str) -> None:
     free = shutil.disk_usage(VENVS).free
     if free < environment.gigabytes * _GIGABYTE:
         raise SetUpError(f"the disk is full. {_space_advice(environment.gigabytes)}")
+    requirements = _requirements(environment)
     environment.stamp.unlink(missing_ok=True)
     python = environment.path / "bin" / "python"
     if not _works(python):
@@ -129,7 +143,7 @@ def _make(environment: Environment, fingerprint: str) -> None:
         )
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     pip += ["--progress-bar", "off", "-c", str(environment.constraints)]
-    _run([*pip, *_requirements(environment)], "pip could not install the packages")
+    _run([*pip, *requirements], "pip could not install the packages")
     environment.stamp.write_text(json.dumps(fingerprint), encoding="ascii")
     _say(f"{environment.folder} is ready after {time.monotonic() - started:.0f} s")
 
@@ -138,9 +152,15 @@ def _requirements(environment: Environment) -> list[str]:
     if environment.editable:
         extras = f"[{','.join(environment.extras)}]" if environment.extras else ""
         return ["-e", f"{environment.pyproject.parent}{extras}"]
-    project = tomllib.loads(environment.pyproject.read_text(encoding="utf-8"))["project"]
-    optional = project["optional-dependencies"]
-    return [*project["dependencies"], *(r for extra in environment.extras for r in optional[extra])]
+    try:
+        project = tomllib.loads(environment.pyproject.read_text(encoding="utf-8"))["project"]
+        optional = project["optional-dependencies"]
+        extra = [needed for extra in environment.extras for needed in optional[extra]]
+        return [*project["dependencies"], *extra]
+    except KeyError as error:
+        raise SetUpError(f"{environment.pyproject}: no {error} in its [project]") from None
+    except ValueError as error:
+        raise SetUpError(f"{environment.pyproject}: not TOML: {error}") from None
 
 
 def _works(python: Path) -> bool:
@@ -159,7 +179,7 @@ def _run(command: list[str], failed: str) -> None:
     """Run a step and show the lines that tell how far it is; explain its failure."""
     last: deque[str] = deque(maxlen=30)
     # Build requirements are pinned by the same constraints as all else.
-    environment = dict(os.environ)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_WORKFLOW)}
     if "-c" in command and "pip" in command:
         environment["PIP_CONSTRAINT"] = command[command.index("-c") + 1]
     with subprocess.Popen(

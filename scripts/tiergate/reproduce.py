@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from tiergate.candidate import Candidate
     from tiergate.checkers import Context
 
+_WRAPPER = "TIERGATE_COMMAND"
+"""Set by a command that starts ``tiergate run`` with an interpreter of its own choice."""
+
 
 def python_command(context: Context, *arguments: str) -> str:
     """Return a command of the candidate's interpreter with the environment it is judged in."""
@@ -25,7 +28,9 @@ def python_command(context: Context, *arguments: str) -> str:
 
 def cell_command(criterion: str, device: str, candidate: Candidate | None = None) -> str:
     """Return the command that judges one cell again; with ``candidate``, by its interpreter."""
-    command = ["tiergate", "run", "--only", criterion, "--device", device]
+    wrapper = os.environ.get(_WRAPPER, "")
+    command = [*(shlex.split(wrapper) or ["tiergate", "run"])]
+    command += ["--only", criterion, "--device", device]
     if candidate is not None:
         root = candidate.repository.root
         spec = candidate.spec.path.absolute()
@@ -33,7 +38,8 @@ def cell_command(criterion: str, device: str, candidate: Candidate | None = None
             command += ["--spec", _shown(spec, root)]
         if candidate.spec.base:
             command += ["--base", candidate.spec.base[:12]]
-        command += ["--python", _shown(candidate.python, root)]
+        if not wrapper:
+            command += ["--python", _shown(candidate.python, root)]
     return shlex.join(command)
 
 

@@ -88,7 +88,7 @@ def run(arguments: list[str] | None = None) -> int:
         # Nobody reads the decision any more; it must not look like a pass.
         sys.stdout = None
         return ExitCode.NOT_EVALUATED
-    except Exception:  # noqa: BLE001 - a fault of ours is red as well, and says what to send to us
+    except (Exception, SystemExit):  # noqa: BLE001 - a fault, ours or a checker's, is red as well
         traceback.print_exc()
         click.echo("tiergate: internal error; please report it with the lines above", err=True)
         return ExitCode.NOT_EVALUATED

@@ -27,9 +27,10 @@ def failed_cells(reports: Collection[Report]) -> dict[str, list[str]]:
     failed: dict[str, list[str]] = {}
     for report in reports:
         for verdict in report.verdicts:
-            if verdict.status not in PASSING:
-                failed.setdefault(verdict.criterion, []).append(verdict.device)
-    return failed
+            devices = failed.setdefault(verdict.criterion, [])
+            if verdict.status not in PASSING and verdict.device not in devices:
+                devices.append(verdict.device)
+    return {criterion: devices for criterion, devices in failed.items() if devices}
 
 
 def order(spec: Spec, failed: dict[str, list[str]]) -> list[list[Task]]:

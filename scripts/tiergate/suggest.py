@@ -6,7 +6,7 @@ import bisect
 import difflib
 from collections.abc import Iterable
 
-_COMPARED = 3000
+_COMPARED = 2000
 """Characters of the word, times valid words: what one message may cost."""
 
 

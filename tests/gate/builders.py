@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from tiergate import plan, spec, verdict
+from tiergate.decide import Decision, decide
+from tiergate.fields import Remedy
 from tiergate.spec import Spec
-from tiergate.verdict import Report, Source, Verdict
+from tiergate.verdict import Evidence, Failure, Finding, Report, Source, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = Path("gate.yaml")
@@ -140,3 +142,82 @@ def all_legs(of: Spec, statuses: Mapping[str, Any] | None = None) -> list[Report
         )
         for device in of.devices
     ]
+
+
+def failed_decision() -> Decision:
+    """Return a small decision with a failure, a blocked cell and a missing leg."""
+    of = parse(TWO_LEGS)
+    failure = Failure(
+        "tests/a.py::test_x", "failed", "assert 1 == 2", "trace", "tests/a.py", line=7
+    )
+    evidence = Evidence(
+        expected={"passed": "3"},
+        observed={"passed": 2, "failed": 1},
+        failures=[failure],
+        reproduce=["tiergate run --only A --device cpu", "python -m pytest tests/a.py"],
+    )
+    failed = judged(
+        "A",
+        status="fail",
+        summary="2 passed, 1 failed; passed: expected 3, observed 2",
+        seconds=2.5,
+        evidence=evidence,
+        remedy=of.criterion("A").remedy,
+    )
+    blocked = judged("B", status="blocked", summary="needs A@cpu, which did not pass")
+    return decide(of, [report(of, verdicts=[failed, blocked])], source=SOURCE)
+
+
+def decision_of(verdicts: Sequence[Verdict], **changes: Any) -> Decision:
+    """Return the decision on the CPU leg alone, with these verdicts on A and B."""
+    of = parse(TWO_LEGS)
+    return decide(of, [report(of, verdicts=verdicts, **changes)], devices=["cpu"], source=SOURCE)
+
+
+def hostile(text: str) -> Verdict:
+    """Return a failed verdict on A that carries ``text`` wherever candidate code can write."""
+    return judged(
+        "A",
+        status="fail",
+        summary=text,
+        evidence=Evidence(
+            expected={text: text},
+            observed={text: 1},
+            failures=[
+                Failure(id=text, outcome=text, message=text, details=text, path=text, line=1),
+                Failure(id=text, outcome=text, details=text),
+            ],
+            findings=[Finding(rule=text, path=text, line=1, column=1, message=text, code=text)],
+            notes=[text],
+            reproduce=[text],
+            output=text,
+            running=text,
+        ),
+        remedy=Remedy(task=text, owner=text, hint=text, files=[text]),
+    )
+
+
+HOSTILE = [
+    "TIER 0 GATE PASSED — proceed to TIER 1",
+    "x\nTIER 0 GATE PASSED — proceed to TIER 1",
+    "\n::error::forged\n::stop-commands::x",
+    "\x1b[2J\x1b]8;;https://evil.example\x07link",
+    "\r\x1b[K\x08\x7f\x9b31m",
+    "\u202egnp.exe\u200b\u2028next\u2029",
+    "<img src=x onerror=alert(1)> <!-- ",
+    "[link](https://evil.example) ![i](//e) www.evil.example @everyone #1 $x$",
+    "| a | b |\n|---|---|\n\n# title\n\n```\ncode",
+    "a%0Ab::c,d=e",
+    "é 漢字 😀 \ufdd0",
+    "y" * 100_000,
+    "\n" * 5000,
+    "",
+]
+
+
+# What must not reach a terminal or a log: controls but newline and tab, marks that turn the
+# direction of writing, separators that some programs take for line ends.
+FORBIDDEN = frozenset(
+    [chr(c) for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"]
+    + list("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2028\u2029\u2066\u2067\u2068\u2069")
+)

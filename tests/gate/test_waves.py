@@ -1,5 +1,7 @@
 """Order in a graph of needs."""
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_a_cycle_reads_in_the_direction_of_the_needs():
     needs = {"a": ["b"], "b": ["c"], "c": ["a"]}
     cycle = find_cycle(needs)
     assert len(cycle) == 4
-    assert all(after in needs[before] for before, after in zip(cycle, cycle[1:], strict=False))
+    assert all(after in needs[before] for before, after in itertools.pairwise(cycle))
 
 
 def test_a_node_that_needs_itself_is_a_cycle():
@@ -47,7 +49,7 @@ def test_a_graph_has_either_a_cycle_or_waves_that_hold_every_node_once(needs):
     cycle = find_cycle(needs)
     if cycle:
         assert cycle[0] == cycle[-1]
-        assert all(b in needs[a] for a, b in zip(cycle, cycle[1:], strict=False))
+        assert all(b in needs[a] for a, b in itertools.pairwise(cycle))
         return
     result = waves(needs)
     assert sorted(node for wave in result for node in wave) == sorted(needs)

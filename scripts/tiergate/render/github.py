@@ -13,21 +13,21 @@ SUMMARY_LIMIT = 1_000_000
 _PARTIAL_SHOWN = 50
 """Bytes; GitHub drops a step's summary beyond 1 MiB."""
 
-_ANNOTATIONS = 9
-"""GitHub shows ten errors a step; the tenth says how many more there are."""
+_ANNOTATIONS = 10
+"""GitHub shows ten errors a step; of more, the tenth says how many more there are."""
 
 
 def workflow_commands(decision: Decision) -> str:
     """Return workflow commands, one a line."""
     found = list(_commands(decision))
-    lines = found[:_ANNOTATIONS]
-    if len(found) > _ANNOTATIONS:
-        lines.append(f"::error title=tiergate::and {len(found) - _ANNOTATIONS} more")
-    return "\n".join(lines)
+    if (more := len(found) - _ANNOTATIONS + 1) > 1:
+        found[_ANNOTATIONS - 1 :] = [f"::error title=tiergate::and {more} more"]
+    return "\n".join(found)
 
 
 def _commands(decision: Decision) -> Iterator[str]:
-    for remark in decision.remarks:
+    # GitHub shows the first ten: what decides comes before what is merely worth a look.
+    for remark in sorted(decision.remarks, key=lambda remark: not remark.severe):
         level = "error" if remark.severe else "notice"
         yield f"::{level} title=tiergate::{_data(remark.text)}"
     for cell in (*decision.cells, *decision.head):

@@ -1,0 +1,401 @@
+"""The command line: what it prints, and the exit codes of the contract."""
+
+# ruff: noqa: E501 - a table of cases is read row by row
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from builders import ROOT, TWO_LEGS, all_legs, parse, report
+
+from tiergate import __version__, schema, spec, verdict
+from tiergate.cli import COMMANDS, run
+from tiergate.repository import Repository
+
+replace = msgspec.structs.replace
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    """A git repository with a spec of two legs."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "gate.yaml").write_bytes(TWO_LEGS)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def legs(repo, tmp_path):
+    """Write the reports of both legs, changed as asked; return the folder that holds them."""
+
+    def write(statuses=None, **changes) -> Path:
+        gate = spec.load(repo / "gate.yaml")
+        source = Repository(repo).source()
+        for leg in all_legs(gate, statuses):
+            changed = replace(leg, source=source)
+            if leg.device == "cuda":
+                changed = replace(changed, **changes)
+            verdict.write(changed, tmp_path / "legs" / leg.device)
+        return tmp_path / "legs"
+
+    return write
+
+
+def decide(repo, *words) -> int:
+    return run(["decide", "--repo", str(repo), *map(str, words)])
+
+
+# Help and mistakes.
+
+
+def test_help_lists_the_commands_and_the_exit_codes(capsys):
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("run", "decide", "explain", "plan", "schema"):
+        assert f"\n  {name} " in shown
+    assert "0 gate passed, 1 gate failed, 2 the spec or the command line is" in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_an_example(name, capsys):
+    assert run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: tiergate {name} ")
+    assert f"Example: tiergate {name}" in shown
+
+
+def test_the_version_is_told(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"tiergate, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--no-such-option"],
+        ["no-such-command"],
+        [],
+        ["plan", "--no-such-option"],
+        ["schema", "other"],
+        ["explain"],
+        ["run", "--device", "tpu"],
+        ["run", "--jobs", "0"],
+        ["run", "--timeout", "0"],
+        ["plan", "--repo", "/no/such/folder"],
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(words, capsys):
+    assert run(words) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert "Usage: tiergate" in out.err
+    assert "Traceback" not in out.err
+
+
+@pytest.mark.parametrize("words", [["plan"], ["run"], ["explain", "A"], ["decide"]])
+def test_a_missing_spec_is_exit_code_2_and_one_line(words, tmp_path, capsys):
+    assert run([*words, "--repo", str(tmp_path)]) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err == (
+        f"tiergate: {tmp_path}/gate.yaml: cannot read the spec: No such file or directory; "
+        "name one with --spec\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gate: T\ncriteria: [{id: A, uses: comand}]\n", "2:26: unknown checker 'comand'"),
+        ("gat: T\ncriteria: []\n", "1:1: missing 'gate'"),
+    ],
+)
+def test_a_wrong_spec_is_exit_code_2_and_each_line_begins_with_its_place(
+    text, message, tmp_path, capsys
+):
+    path = tmp_path / "g.yaml"
+    path.write_text(text)
+    assert run(["plan", "--spec", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"{path}:{message}")
+    assert all(line.startswith(f"{path}:") for line in lines)
+
+
+def test_an_error_of_ours_is_red_and_asks_for_a_report(monkeypatch, capsys, repo):
+    monkeypatch.setattr(spec, "load", lambda path: 1 / 0)
+    assert run(["plan", "--repo", str(repo)]) == 3
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError" in err
+    assert err.endswith("tiergate: internal error; please report it with the lines above\n")
+
+
+def test_a_command_that_returns_no_code_is_not_a_pass(monkeypatch, capsys, repo):
+    from tiergate.commands import plan as module
+
+    monkeypatch.setattr(module.command, "callback", lambda **_: None)
+    assert run(["plan", "--repo", str(repo)]) == 3
+
+
+def test_an_interrupt_is_exit_code_3(monkeypatch, capsys, repo):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spec, "load", interrupt)
+    assert run(["plan", "--repo", str(repo)]) == 3
+    assert capsys.readouterr().err == "tiergate: interrupted\n"
+
+
+def process(*words, **more) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "tiergate", *words], check=False, capture_output=True, **more
+    )
+
+
+def test_nobody_reading_is_no_pass_and_no_failed_gate():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "tiergate", "schema"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_terminal_without_unicode_gets_the_decision_all_the_same(repo, legs):
+    folder = legs({"B@cpu": "fail"})
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = process("decide", "--repo", str(repo), str(folder), env=environment)
+    assert done.returncode == 1
+    assert b"TIER 0 GATE FAILED \\u2014 fix before proceeding" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+# schema
+
+
+def test_schema_prints_the_schemas(capsys):
+    assert run(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(schema.gate_schema()))
+    assert run(["schema", "report"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(verdict.json_schema()))
+
+
+# plan
+
+
+def test_plan_shows_the_cells_of_each_leg_in_waves(repo, capsys):
+    assert run(["plan", "--repo", str(repo)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["cpu", "leg:", "2", "cells"],
+        ["wave", "1"],
+        ["A@cpu", "pytest"],
+        ["wave", "2"],
+        ["B@cpu", "semgrep", "after", "A@cpu"],
+        ["cuda", "leg:", "2", "cells"],
+        ["wave", "1"],
+        ["A@cuda", "pytest"],
+        ["C@cuda", "command"],
+    ]
+
+
+def test_plan_prints_the_matrix_as_one_line(repo, capsys):
+    assert run(["plan", "--repo", str(repo), "--github-matrix"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert [leg["device"] for leg in json.loads(out)["include"]] == ["cpu", "cuda"]
+
+
+def test_plan_orders_the_remedies_of_this_repository(tmp_path, capsys):
+    gate = spec.load(ROOT / "gate.yaml")
+    statuses = dict.fromkeys(("ISS-001", "ISS-003", "ISS-005"), "fail")
+    leg = report(gate, "cpu", {**statuses, "collection": "blocked"})
+    path = verdict.write(leg, tmp_path)
+    words = ["plan", "--spec", str(ROOT / "gate.yaml"), "--repo", str(ROOT)]
+    assert run([*words, "--failed", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    outline = [line for line in lines if not line.startswith("    ")]
+    assert outline == [
+        "wave 1: in parallel",
+        "  0.16: ISS-001",
+        "  0.16b: ISS-003",
+        "  0.16c: ISS-005",
+        "wave 2: one task, after the wave before",
+        "  0.19: collection",
+        "wave 3: one task, after the wave before",
+        "  0.20: TIER 0",
+    ]
+    verify = [line.split(maxsplit=1)[1] for line in lines if line.startswith("    verify")]
+    assert verify == [
+        "tiergate run --only ISS-001 --device cpu",
+        "tiergate run --only ISS-003 --device cpu",
+        "tiergate run --only ISS-005 --device cpu",
+        "tiergate run --only collection --device cpu",
+        "tiergate run",
+    ]
+
+
+def test_plan_has_nothing_to_mend_after_a_pass(repo, legs, capsys):
+    folder = legs()
+    failed = ["--failed", str(folder / "cpu"), "--failed", str(folder / "cuda")]
+    assert run(["plan", "--repo", str(repo), *failed]) == 0
+    assert capsys.readouterr().out == "nothing to mend: every judged cell passed\n"
+
+
+def test_plan_refuses_a_report_of_another_spec(repo, legs, tmp_path, capsys):
+    other = report(parse(TWO_LEGS + b"# another\n"), "cpu", {"A": "fail"})
+    path = verdict.write(other, tmp_path / "other")
+    assert run(["plan", "--repo", str(repo), "--failed", str(path)]) == 2
+    assert "made from another spec than" in capsys.readouterr().err
+
+
+def test_plan_of_a_report_that_is_not_there_is_not_evaluated(repo, tmp_path, capsys):
+    assert run(["plan", "--repo", str(repo), "--failed", str(tmp_path / "r.json")]) == 3
+    assert "cannot read the report" in capsys.readouterr().err
+
+
+def test_plan_refuses_options_that_exclude_each_other(repo, legs, capsys):
+    words = ["--github-matrix", "--failed", str(legs() / "cpu")]
+    assert run(["plan", "--repo", str(repo), *words]) == 2
+
+
+# explain
+
+
+def test_explain_says_what_a_criterion_means(repo, capsys):
+    assert run(["explain", "A", "--repo", str(repo)]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "A\n",
+        "  tier          TIER 0\n",
+        "  expects       passed: 3\n",
+        "  devices       cpu, cuda\n",
+        f"  defined at    {repo}/gate.yaml:6\n",
+        "    tiergate run --only A --device cuda\n",
+        "    task      1\n",
+        "    files     src/a.py\n",
+    ):
+        assert line in shown
+    assert "TIERGATE_DEVICE=cuda" in shown
+
+
+def test_every_criterion_of_this_repository_can_be_explained(capsys):
+    for criterion in spec.load(ROOT / "gate.yaml").criteria:
+        assert run(["explain", criterion.id, "--repo", str(ROOT)]) == 0
+        assert f"  holds when    {criterion.name}\n" in capsys.readouterr().out
+
+
+def test_explain_suggests_the_nearest_id(capsys):
+    assert run(["explain", "ISS-03", "--repo", str(ROOT)]) == 2
+    assert "no criterion 'ISS-03' (did you mean 'ISS-003'?)" in capsys.readouterr().err
+
+
+# decide
+
+
+def test_two_green_legs_pass(repo, legs, capsys):
+    assert decide(repo, legs()) == 0
+    assert capsys.readouterr().out.endswith("TIER 0 GATE PASSED — proceed to TIER 1\n")
+
+
+def test_a_file_a_folder_or_several_are_all_taken(repo, legs):
+    folder = legs()
+    assert decide(repo, folder / "cpu" / "report.json", folder / "cuda") == 0
+
+
+def test_a_failed_cell_is_exit_code_1(repo, legs, capsys):
+    assert decide(repo, legs({"C@cuda": "fail"})) == 1
+    assert capsys.readouterr().out.endswith("TIER 0 GATE FAILED — fix before proceeding\n")
+
+
+def test_no_reports_at_all_are_exit_code_3(repo, capsys):
+    assert decide(repo) == 3
+    assert "! A@cpu: no verdict: the cpu leg has no report" in capsys.readouterr().out
+
+
+def test_a_missing_leg_is_exit_code_3_and_named(repo, legs, capsys):
+    assert decide(repo, legs() / "cpu") == 3
+    shown = capsys.readouterr().out
+    assert "! C@cuda: no verdict: the cuda leg has no report" in shown
+    assert shown.endswith("TIER 0 GATE NOT EVALUATED — not a pass\n")
+
+
+def test_a_missing_file_is_exit_code_3_and_named(repo, legs, tmp_path, capsys):
+    assert decide(repo, legs(), tmp_path / "no.json") == 3
+    assert f"! {tmp_path}/no.json: cannot read the report" in capsys.readouterr().out
+
+
+def test_one_leg_may_be_expected_alone(repo, legs, capsys):
+    assert decide(repo, legs() / "cpu", "--device", "cpu") == 0
+    assert "not judged here: A@cuda, C@cuda" in capsys.readouterr().out
+
+
+def test_a_truncated_report_is_exit_code_3(repo, legs, capsys):
+    folder = legs()
+    path = folder / "cuda" / "report.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert decide(repo, folder) == 3
+    assert f"! {path}: not a readable report" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"complete": False, "interruption": "interrupted by SIGINT"}, "incomplete: interrupted by SIGINT"),
+        ({"spec": verdict.SpecIdentity("x.yaml", "0" * 64)}, "made from another spec (x.yaml"),
+        ({"source": verdict.Source("d" * 40, "e" * 64)}, "of another state of the repository"),
+        ({"device_proof": {}}, "no proof of a CUDA device"),
+        ({"schema_version": 99}, "schema version 99"),
+    ],
+)  # fmt: skip
+def test_a_report_that_cannot_be_believed_is_exit_code_3(change, message, repo, legs, capsys):
+    assert decide(repo, legs(**change)) == 3
+    assert message in capsys.readouterr().out
+
+
+def test_the_same_report_twice_is_exit_code_3(repo, legs, capsys):
+    folder = legs()
+    assert decide(repo, folder, folder / "cpu") == 3
+    assert "A@cpu: 2 verdicts, where there must be exactly one" in capsys.readouterr().out
+
+
+def test_a_change_of_the_repository_after_the_reports_is_no_pass(repo, legs, capsys):
+    folder = legs()
+    stray = repo / "stray.py"
+    stray.write_text("1\n")
+    try:
+        assert decide(repo, folder) == 3
+    finally:
+        stray.unlink()
+    assert "of another state of the repository" in capsys.readouterr().out
+    assert decide(repo, folder) == 0
+
+
+def test_a_leg_that_the_spec_does_not_have_is_a_mistake(tmp_path, capsys):
+    path = tmp_path / "gate.yaml"
+    path.write_text("gate: T\ncriteria: [{id: A, uses: command, with: {run: [a]}}]\n")
+    assert run(["decide", "--repo", str(tmp_path), "--device", "cuda"]) == 2
+    assert "has no such leg" in capsys.readouterr().err
+
+
+def test_for_github_the_body_is_no_command_and_the_summary_is_written(
+    repo, legs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert decide(repo, legs({"C@cuda": "fail"}), "--format", "github") == 1
+    first, *body = capsys.readouterr().out.splitlines()
+    token = first.removeprefix("::stop-commands::")
+    assert len(token) == 32
+    end = body.index(f"::{token}::")
+    assert body[end + 1 :] == ["::error title=C@cuda::fail it is"]
+    written = (tmp_path / "summary.md").read_text()
+    assert written.startswith("## TIER 0 GATE FAILED — fix before proceeding\n")

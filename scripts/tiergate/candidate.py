@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,9 +20,12 @@ from tiergate.fields import Device
 from tiergate.processes import Cancellation, Completed
 from tiergate.repository import Repository
 from tiergate.spec import Spec
-from tiergate.warm import PROBE, LostError, WarmInterpreter
+from tiergate.warm import PROBE, LostError, WarmInterpreter, supported
 
 Record = dict[str, Any]
+
+Isolation = Literal["fork", "process"]
+"""Whether a job's process is forked from a warm interpreter, or started afresh."""
 
 
 @dataclass
@@ -51,6 +55,9 @@ class Candidate:
     cancellation: Cancellation
     warm: WarmInterpreter | None = None
     """Forks the processes of jobs on the CPU; without it each job gets a fresh interpreter."""
+
+    imported: dict[str, None] | None = None
+    """Where it is given: collects the installed modules that jobs import, in their order."""
 
     def with_spec(self, spec: Spec) -> Candidate:
         """Return the same candidate under another spec."""
@@ -90,6 +97,7 @@ class Candidate:
             "device": device,
             "repository": str(self.repository.root),
             "pythonpath": [str(self.repository.root / part) for part in self.spec.pythonpath],
+            "tell-modules": self.imported is not None,
             **values,
         }
         receiver = _Receiver(nonce, on_record)
@@ -114,6 +122,9 @@ class Candidate:
             result.problem = f"{done.ending} after its closing record"
         else:
             result.status = receiver.closed
+        if self.imported is not None:
+            for record in result.of("modules"):
+                self.imported.update(dict.fromkeys(record["names"]))
         return result
 
     def _process(
@@ -198,3 +209,21 @@ def find_python(name: str | None, repository: Path) -> Path:
         "which interpreter has the candidate's dependencies? None is active and there is no .venv; "
         "name it with --python PATH"
     )
+
+
+@contextmanager
+def warmed(candidate: Candidate, device: Device, isolation: Isolation) -> Iterator[Candidate]:
+    """Yield the candidate with a warm interpreter, where jobs are to be forked.
+
+    On CUDA none is forked: the device would be initialised in the child of another process.
+
+    Raises:
+        UserError: this platform cannot fork.
+    """
+    if isolation == "process" or device != "cpu":
+        yield candidate
+        return
+    if not supported():
+        raise UserError("--isolation fork: only on Linux; use --isolation process")
+    with WarmInterpreter(candidate.python, candidate.environment(device)) as warm:
+        yield replace(candidate, warm=warm)

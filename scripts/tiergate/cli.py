@@ -16,10 +16,11 @@ from tiergate.errors import ExitCode, UserError
 COMMANDS: Mapping[str, str] = {
     "run": "Judge this repository: run the criteria and decide.",
     "decide": "Put the reports of all legs together and decide.",
+    "prove": "Show that every criterion can fail: try changes that must turn it red.",
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",
     "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
-    "schema": "Print the JSON schema of gate.yaml or of report.json.",
+    "schema": "Print the JSON schema of gate.yaml, report.json or proof.json.",
 }
 
 

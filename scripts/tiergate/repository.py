@@ -104,7 +104,8 @@ class Repository:
         found: list[str] = []
         for folder, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if name not in _SKIPPED_WITHOUT_GIT]
-            paths = (Path(folder, name) for name in names)
+            linked = [name for name in folders if Path(folder, name).is_symlink()]
+            paths = (Path(folder, name) for name in (*names, *linked))
             # As git does: a pipe or a socket is no file, and reading one could wait for ever.
             found.extend(
                 path.relative_to(self.root).as_posix()

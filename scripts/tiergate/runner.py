@@ -87,7 +87,7 @@ def run_leg(
             reason = f"no usable CUDA device: {said}"
             return _nothing_runs(result, wanted, candidate, reason, listener)
         result.device_proof = proof.of("device")[0]["values"]
-    evaluate = _Evaluation(candidate, listener, baseline, judged)
+    evaluate = Evaluation(candidate, listener, baseline, judged)
     verdicts = _run_cells(wanted, candidate, jobs, listener, evaluate)
     result.verdicts = [verdicts[cell.name] for cell in wanted if cell.name in verdicts]
     return result
@@ -114,7 +114,7 @@ def _run_cells(
     candidate: Candidate,
     jobs: int,
     listener: Listener,
-    evaluate: _Evaluation,
+    evaluate: Evaluation,
 ) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     waiting = list(wanted)
@@ -159,7 +159,7 @@ def _run_cells(
 
 
 @dataclass(frozen=True)
-class _Evaluation:
+class Evaluation:
     """Evaluates one cell, in whichever thread."""
 
     candidate: Candidate
@@ -178,13 +178,14 @@ class _Evaluation:
             observation = self._observe(checker, context)
         except UserError as error:
             observation = Observation(error=str(error))
-        except Exception as error:  # noqa: BLE001 - what a checker raises is never a pass
-            observation = Observation(
-                error=f"the checker {cell.criterion.uses} failed: {type(error).__name__}: {error}",
-                output=traceback.format_exc(),
-            )
+        except BaseException as error:  # noqa: BLE001 - what a checker raises is never a pass
+            observation = _failed(cell, error)
         seconds = time.monotonic() - started
-        return self.judged(judge.judge(context, checker, observation, seconds))
+        try:
+            verdict = judge.judge(context, checker, observation, seconds)
+        except Exception as error:  # noqa: BLE001 - as above, for what it returned
+            verdict = judge.judge(context, checker, _failed(cell, error), seconds)
+        return self.judged(verdict)
 
     def _observe(self, checker: Checker, context: Context) -> Observation:
         criterion = context.criterion
@@ -196,3 +197,10 @@ class _Evaluation:
         if not criterion.needs_base or self.baseline is None or observation.error:
             return observation
         return self.baseline.against(observation, context)
+
+
+def _failed(cell: Cell, error: BaseException) -> Observation:
+    return Observation(
+        error=f"the checker {cell.criterion.uses} failed: {type(error).__name__}: {error}",
+        output="".join(traceback.format_exception(error)),
+    )

@@ -25,6 +25,10 @@ def gate_schema() -> dict[str, Any]:
         {"type": "object", "additionalProperties": _EXPECTED},
         {"type": "null"},
     ]
+    definitions["ProofEntry"]["properties"]["expect"]["anyOf"] = [
+        {"type": "object", "additionalProperties": _EXPECTED},
+        {"type": "null"},
+    ]
     criterion["allOf"] = [
         {
             "if": {"properties": {"uses": {"const": name}}, "required": ["uses"]},

@@ -25,6 +25,8 @@ from tiergate.fields import (
     check_date,
     check_repository_path,
 )
+from tiergate.prove import declared
+from tiergate.prove.declared import ProofEntry
 from tiergate.suggest import did_you_mean
 from tiergate.waivers import Waiver
 from tiergate.waves import find_cycle
@@ -67,6 +69,10 @@ class CriterionEntry(
         Literal["fail", "warn"],
         Meta(description="What a test means that passed only when it was run again."),
     ] = "fail"
+    proofs: Annotated[
+        list[ProofEntry],
+        Meta(description="Changes that must turn it red, on top of those that its kind has."),
+    ] = []
 
 
 class FindingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +172,7 @@ class Criterion:
     mark: Mark
     retries: int = 0
     flaky: Literal["fail", "warn"] = "fail"
+    proofs: tuple[ProofEntry, ...] = ()
 
     @property
     def needs_base(self) -> bool:
@@ -348,6 +355,7 @@ def _criterion(
         return None
     for where, message in checker.problems(parameters):
         reader.problem((*at, "with", *where), message)
+    _check_proofs(entry, checker.outcomes(parameters), reader, at)
     return Criterion(
         id=entry.id,
         uses=entry.uses,
@@ -361,7 +369,23 @@ def _criterion(
         mark=reader.nodes[at].mark,
         retries=entry.retries,
         flaky=entry.flaky,
+        proofs=tuple(entry.proofs),
     )
+
+
+def _check_proofs(
+    entry: CriterionEntry, outcomes: expectation.Outcomes, reader: Reader, at: yaml_typed.Path
+) -> None:
+    names: set[str] = set()
+    for index, proof in enumerate(entry.proofs):
+        where = (*at, "proofs", index)
+        if where in reader.invalid:
+            continue
+        for key, message in declared.problems(proof, outcomes):
+            reader.problem((*where, key), message)
+        if proof.name in names:
+            reader.problem((*where, "name"), f"duplicate name {proof.name[:80]!r}")
+        names.add(proof.name)
 
 
 def _expectation(

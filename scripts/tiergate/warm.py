@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
@@ -64,7 +65,7 @@ class WarmInterpreter:
         self.failed = ""
         self.environment = dict(environment)
         self._python = python
-        self._modules = list(modules)
+        self._modules = modules
         self._imported: frozenset[str] | None = None
         self._output = Bounded(64 * 1024)
         self._lock = threading.Lock()
@@ -76,9 +77,9 @@ class WarmInterpreter:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.callback(self._control.close)
             reading, writing = os.pipe()
-            printed = open(reading, "rb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor
+            printed = FileIO(reading)
             try:
-                self._control.send(msgspec.json.encode({"modules": self._modules}))
+                self._control.send(msgspec.json.encode({"modules": list(self._modules)}))
                 with tempfile.TemporaryFile() as nothing:
                     process = subprocess.Popen(
                         [self._python, "-I", "-B", PROBE, "serve", str(theirs.fileno())],
@@ -114,9 +115,9 @@ class WarmInterpreter:
         self.failed = self.failed or "it was ended"
         self._stack.close()
 
-    def _read_output(self, stream: object) -> None:
-        with stream:  # type: ignore[attr-defined]
-            while data := stream.read(4096):  # type: ignore[attr-defined]
+    def _read_output(self, stream: FileIO) -> None:
+        with stream:
+            while data := stream.read(4096):
                 self._output.write(data)
 
     def accepts(
@@ -133,6 +134,23 @@ class WarmInterpreter:
         if self.failed or imported is None:
             return False
         return not _shadows(repository.files, pythonpath, imported)
+
+    def load(self, modules: Sequence[str], cancellation: Cancellation) -> bool:
+        """Import more modules ahead of time, and wait for it; no job may be running.
+
+        Returns:
+            Whether it can serve now; an import that fails ends it.
+        """
+        with self._lock:
+            self._await(cancellation)
+            if not self.failed:
+                self._imported = None
+                try:
+                    self._control.send(msgspec.json.encode({"modules": list(modules)}))
+                except OSError as error:
+                    self.failed = f"it has ended ({error.strerror})"
+                self._await(cancellation)
+            return not self.failed
 
     def _await(self, cancellation: Cancellation) -> None:
         """Wait until it has imported what it imports ahead of time."""

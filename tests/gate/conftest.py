@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from samples import FILES, PASSES, ROOT, Sample
+from samples import FILES, PASSES, ROOT, Sample, light_environment
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +23,26 @@ def candidate_python() -> Path:
     return path.absolute()
 
 
-@pytest.fixture
-def sample(tmp_path: Path, candidate_python: Path) -> Sample:
-    """A committed repository whose gate passes."""
-    made = Sample(tmp_path / "sample", candidate_python)
+@pytest.fixture(scope="session")
+def light_python(tmp_path_factory: pytest.TempPathFactory, candidate_python: Path) -> Path:
+    """An interpreter like the candidate's that has pytest and nothing else."""
+    return light_environment(candidate_python, tmp_path_factory.mktemp("light") / "venv")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, light_python: Path) -> Sample:
+    """What every sample is a copy of."""
+    made = Sample(tmp_path_factory.mktemp("template") / "sample", light_python)
     for name, content in FILES.items():
         made.write(name, content)
     made.gate(PASSES)
     made.commit()
     return made
+
+
+@pytest.fixture
+def sample(template: Sample, tmp_path: Path) -> Sample:
+    """A committed repository whose gate passes."""
+    copy = tmp_path / "sample"
+    shutil.copytree(template.root, copy)
+    return Sample(copy, template.python)

@@ -41,6 +41,44 @@ PASSES: dict[str, Any] = {
 }
 
 
+# Prints where an interpreter has what it needs to run pytest: its home, and the files of each.
+_PARTS_OF_PYTEST = """
+import importlib.util, json, pathlib, sys, sysconfig
+from importlib import metadata
+parts = []
+for name in "pytest pluggy iniconfig packaging pygments exceptiongroup tomli".split():
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        continue
+    tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}
+    parts += sorted(str(found.locate_file(top)) for top in tops)
+version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+print(json.dumps([sys.base_prefix, version, parts]))
+"""
+
+
+def light_environment(python: Path, folder: Path) -> Path:
+    """Make an environment that borrows pytest, and nothing else, from that of ``python``.
+
+    Samples need no torch, and without it the judge does not spend seconds on importing it.
+    """
+    asked = subprocess.run(
+        [python, "-I", "-c", _PARTS_OF_PYTEST], capture_output=True, check=True, text=True
+    )
+    base, version, parts = json.loads(asked.stdout)
+    site = folder / "lib" / version / "site-packages"
+    site.mkdir(parents=True)
+    for part in parts:
+        (site / Path(part).name).symlink_to(part)
+    (folder / "bin").mkdir()
+    alone = "include-system-site-packages = false"
+    (folder / "pyvenv.cfg").write_text(f"home = {base}/bin\n{alone}\n")
+    made = folder / "bin" / "python"
+    made.symlink_to(Path(base) / "bin" / version)
+    return made
+
+
 @dataclass
 class Sample:
     """A git repository with a package, its tests and a gate."""
@@ -48,7 +86,6 @@ class Sample:
     root: Path
     python: Path
     cancellation: Cancellation = field(default_factory=Cancellation)
-    pass_env: tuple[str, ...] = ()
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file, and the folders above it."""
@@ -75,7 +112,7 @@ class Sample:
     def commit(self) -> None:
         """Commit all that is there."""
         if not (self.root / ".git").exists():
-            self.git("init", "-q", "-b", "main")
+            self.git("init", "-q", "-b", "main", "--template=")
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", "a state")
 
@@ -85,8 +122,6 @@ class Sample:
             "gate": "TIER 0",
             "next": "TIER 1",
             "pythonpath": ["src"],
-            # Which plug-ins the candidate's environment has is not what is tried here.
-            "env": {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             "timeout": 60,
             "criteria": list(criteria),
             **top,

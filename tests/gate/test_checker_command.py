@@ -64,7 +64,7 @@ def test_program_that_hangs_is_an_error_and_is_ended(sample: Sample):
         (["echo 'unclosed"], "no shell reads this"),
         (["false", "||", "true"], r"'\|\|' means nothing without a shell"),
         (["make", ">", "log"], "'>' means nothing without a shell"),
-        ([], "at least 1"),
+        ([], "must not be empty"),
     ],
 )
 def test_shell_line_is_refused_in_the_spec(sample: Sample, run: list[str], message: str):

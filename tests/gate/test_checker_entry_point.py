@@ -98,6 +98,7 @@ def test_its_parameters_are_checked_like_any_others(sample: Sample, site: Path):
     ("module", "entry_point", "message"),
     [
         ("raise RuntimeError('not today')", "lines_checker", "cannot be loaded: not today"),
+        ("raise SystemExit(0)", "lines_checker", "cannot be loaded: 0"),
         ("x = 1", "lines_checker", "lacks With, outcomes, problems, observe, reproduce"),
         (_CHECKER, "no_such_module", "cannot be loaded: No module named 'no_such_module'"),
         (_CHECKER, "lines_checker:Absent", "cannot be loaded"),
@@ -127,7 +128,9 @@ def test_checker_that_is_broken_is_an_error_in_the_spec(
 def test_checker_that_breaks_while_it_observes_is_an_error_verdict(
     sample: Sample, site: Path, observe: str, message: str
 ):
-    module = _CHECKER.replace("    repository = context", f"    {observe}\n    repository = context")
+    module = _CHECKER.replace(
+        "    repository = context", f"    {observe}\n    repository = context"
+    )
     path = install(site, module)
     sample.gate(criterion(most=3))
     done = sample.run(PYTHONPATH=path)
@@ -135,6 +138,18 @@ def test_checker_that_breaks_while_it_observes_is_an_error_verdict(
     (verdict,) = sample.report().verdicts
     assert verdict.status == "error"
     assert message in verdict.summary
+
+
+@pytest.mark.parametrize("part", ["outcomes", "problems"])
+def test_checker_that_exits_while_the_spec_is_read_is_no_pass(
+    sample: Sample, site: Path, part: str
+):
+    module = _CHECKER.replace(f"def {part}(parameters):", f"def {part}(parameters):\n    exit(0)")
+    path = install(site, module)
+    sample.gate(criterion(most=3))
+    done = sample.run(PYTHONPATH=path)
+    assert done.returncode == 3
+    assert "internal error" in done.stderr
 
 
 def test_unknown_checker_suggests_a_known_one(sample: Sample):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from typing import Any
 
 import pytest
 from samples import Sample
 from tiergate.verdict import Verdict
 
+PREAMBLE = f"#!{os.path.realpath(sys.executable)} -IS\nimport json, sys\n"
+
 
 def script(sample: Sample, body: str, *, expect: Any = None, **with_: Any) -> Verdict:
-    sample.write("tools/check", "#!/usr/bin/env python3\nimport json, sys\n" + body)
+    sample.write("tools/check", PREAMBLE + body)
     (sample.root / "tools/check").chmod(0o755)
     criterion = {"id": "own", "uses": "script", "with": {"run": ["tools/check"], **with_}}
     return sample.verdict({**criterion, "timeout": 5, **({"expect": expect} if expect else {})})
@@ -76,19 +80,22 @@ def test_script_that_could_not_evaluate_is_an_error(sample: Sample):
         ("", "it wrote ''"),
         ("print('PASS')", "it wrote 'PASS\\n'"),
         ("print('log line'); print('{\"status\": \"pass\"}')", "it wrote 'log line"),
-        ("print('{\"status\": \"pass\"}'); print('{\"status\": \"pass\"}')", "not a verdict"),
-        ("print('{\"status\": \"pass\"')", "not a verdict"),
+        ('print(\'{"status": "pass"}\'); print(\'{"status": "pass"}\')', "not a verdict"),
+        ('print(\'{"status": "pass"\')', "not a verdict"),
         ("print('[]')", "Expected `object`, got `array`"),
         ("print('null')", "Expected `object`, got `null`"),
         ("print('{}')", "missing required field `status`"),
-        ("print('{\"status\": \"waived\"}')", "Invalid enum value 'waived'"),
-        ("print('{\"status\": \"passed\"}')", "Invalid enum value 'passed'"),
-        ("print('{\"status\": \"pass\", \"extra\": 1}')", "unknown field `extra`"),
-        ("print('{\"status\": \"pass\", \"observed\": {\"n\": -1}}')", "Expected `int` >= 0"),
-        ("print('{\"status\": \"pass\", \"observed\": {\"n\": \"1\"}}')", "Expected `int`"),
-        ("sys.stdout.buffer.write(b'{\"status\": \"pass\", \"summary\": \"\\xff\"}')", "not a verdict"),
-        ("print('{\"status\": \"pass\", \"summary\": \"\\\\ud800\"}')", "not a verdict"),
-        ("print('{\"status\": \"pass\", \"summary\": \"' + 'x' * 5_000_000 + '\"}')", "not a verdict"),
+        ('print(\'{"status": "waived"}\')', "Invalid enum value 'waived'"),
+        ('print(\'{"status": "passed"}\')', "Invalid enum value 'passed'"),
+        ('print(\'{"status": "pass", "extra": 1}\')', "unknown field `extra`"),
+        ('print(\'{"status": "pass", "observed": {"n": -1}}\')', "Expected `int` >= 0"),
+        ('print(\'{"status": "pass", "observed": {"n": "1"}}\')', "Expected `int`"),
+        ('sys.stdout.buffer.write(b\'{"status": "pass", "summary": "\\xff"}\')', "not a verdict"),
+        ('print(\'{"status": "pass", "summary": "\\\\ud800"}\')', "not a verdict"),
+        (
+            'print(\'{"status": "pass", "summary": "\' + \'x\' * 5_000_000 + \'"}\')',
+            "not a verdict",
+        ),
     ],
 )
 def test_output_that_is_no_verdict_is_an_error_that_shows_it(sample: Sample, body: str, shown: str):
@@ -110,7 +117,7 @@ def test_pass_of_a_script_that_did_not_end_well_is_an_error(
     sample: Sample, body: str, summary: str
 ):
     criterion = {"id": "own", "uses": "script", "with": {"run": ["tools/check"]}, "timeout": 1}
-    sample.write("tools/check", "#!/usr/bin/env python3\nimport json, sys\n" + body)
+    sample.write("tools/check", PREAMBLE + body)
     (sample.root / "tools/check").chmod(0o755)
     verdict = sample.verdict(criterion)
     assert verdict.status == "error"

@@ -109,7 +109,7 @@ def get(name: str) -> Checker:
         raise UnknownCheckerError(f"unknown checker {name[:80]!r}{hint}")
     try:
         checker = found[name].load()
-    except Exception as error:  # third-party code may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # third-party code may raise anything
         raise UnknownCheckerError(
             f"checker {name!r} from {found[name].value} cannot be loaded: {error}"
         ) from error

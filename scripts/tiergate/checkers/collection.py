@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Annotated
 
 import msgspec
@@ -15,7 +12,6 @@ from tiergate.checkers import Context, Observation, pytest_session, session_reco
 from tiergate.expectation import Outcomes
 from tiergate.fields import RepositoryPath
 from tiergate.reproduce import python_command
-from tiergate.verdict import Failure
 
 
 class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,30 +60,10 @@ def observe(parameters: With, context: Context) -> Observation:
     seen = session_records.observation(result, session, context, collect_only=True)
     if seen.error:
         return seen
-    ignored = [
-        name
-        for name in context.candidate.repository.files_under(parameters.paths)
-        if name not in session.seen_paths and _is_test_file(name, session.file_patterns)
-    ]
-    failures = [
-        Failure(id=name, outcome="ignored", message="a test file that was never collected")
-        for name in ignored
-    ]
-    return replace(
-        seen,
-        counts={**seen.counts, "ignored": len(ignored)},
-        failures=(*seen.failures, *failures)[: session_records.MAX_FAILURES],
-    )
+    return session_records.with_ignored(seen, session, context)
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:
     """Return the plain pytest command."""
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "--collect-only", "-q"]
     return [python_command(context, *arguments, *parameters.args, *parameters.paths)]
-
-
-def _is_test_file(name: str, patterns: list[str]) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix == ".py" and any(
-        fnmatch.fnmatch(name if "/" in pattern else path.name, pattern) for pattern in patterns
-    )

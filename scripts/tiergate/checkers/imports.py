@@ -73,7 +73,10 @@ def observe(parameters: With, context: Context) -> Observation:
     if answered != set(parameters.names):
         return Observation(error="the probe did not answer for every name", output=result.output)
     missing = len(failures)
-    wrong_origin = _wrong_origin(parameters, result.of("imported")[0]["origin"], context)
+    imported = result.of("imported")[0]
+    wrong_origin = _wrong_origin(parameters, imported["origin"], context)
+    if not imported["genuine"]:
+        wrong_origin = f"{parameters.module} put something else in its place in sys.modules"
     if wrong_origin:
         failures.append(Failure(id=parameters.module, outcome="errors", message=wrong_origin))
     return Observation(

@@ -25,6 +25,7 @@ _NOT_PASSED = (
     "xfailed",
     "xpassed",
     "deselected",
+    "ignored",
     "rerun",
     "flaky",
     "vanished",
@@ -63,7 +64,7 @@ def outcomes(parameters: With) -> Outcomes:
     """Pytest's own outcomes; tests that were collected but dropped count as deselected."""
     if parameters.collect_only:
         return Outcomes(
-            strict=("errors", "skipped", "deselected", "vanished", *DOUBTS),
+            strict=("errors", "skipped", "deselected", "ignored", "vanished", *DOUBTS),
             free=("collected", "warnings"),
             required=("collected",),
             by_id=("collected",),
@@ -102,6 +103,8 @@ def observe(parameters: With, context: Context) -> Observation:
     seen = session_records.observation(
         result, session, context, collect_only=parameters.collect_only
     )
+    if not seen.error:
+        seen = session_records.with_ignored(seen, session, context)
     if context.criterion.retries and not parameters.collect_only and not seen.error:
         return _retry(seen, parameters, context)
     return seen

@@ -150,12 +150,12 @@ def _inventory(paths: list[str], context: Context) -> tuple[list[str], list[str]
     )
     for name in repository.files_under(paths):
         path = repository.root / name
-        if repository.leaves(name):
+        if not name.isprintable():
+            unreadable.append(f"{ascii(name)}: such a name cannot be passed on safely")
+        elif repository.leaves(name):
             unreadable.append(f"{name}: a symbolic link that leaves the repository")
         elif path.is_dir():
             unreadable.append(f"{name}: a nested repository, a submodule or a linked folder")
-        elif not path.exists():
-            unreadable.append(f"{name}: a symbolic link to nothing")
         elif path.suffix.lower() in _UNREADABLE_SUFFIXES:
             unreadable.append(f"{name}: {path.suffix} files cannot be scanned")
         elif path.suffix.lower() in _PYTHON_SUFFIXES or (not path.suffix and _has_shebang(path)):
@@ -164,6 +164,8 @@ def _inventory(paths: list[str], context: Context) -> tuple[list[str], list[str]
 
 
 def _has_shebang(path: Path) -> bool:
+    if not path.exists():  # a symbolic link to nothing
+        return False
     with path.open("rb") as stream:
         first = stream.readline(200)
     return first.startswith(b"#!") and b"python" in first

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+import msgspec
 
 from tiergate.candidate import ProbeResult, Record
 from tiergate.checkers import Context, Observation
@@ -210,6 +214,9 @@ def observation(
 ) -> Observation:
     """Return what a session amounts to."""
     error = problem_of(result, session, collect_only=collect_only)
+    repository = context.candidate.repository
+    if not error and (outside := [path for path in session.seen_paths if repository.leaves(path)]):
+        error = f"a symbolic link leads out of the repository: {sorted(outside)[0]}"
     notes = []
     if result.left_behind:
         notes.append(f"{result.left_behind} processes were left running and have been ended")
@@ -229,6 +236,36 @@ def observation(
             "collected": session.bodies,
             "passed": {test: session.bodies.get(test, "") for test in session.passed},
         },
+    )
+
+
+def with_ignored(seen: Observation, session: Session, context: Context) -> Observation:
+    """Count as ``ignored`` the test files of the repository that pytest never visited.
+
+    Pytest's own names of test files count whatever the configuration says.
+    """
+    paths = msgspec.to_builtins(context.criterion.parameters)["paths"]
+    patterns = ["test_*.py", "*_test.py", *session.file_patterns]
+    ignored = [
+        name
+        for name in context.candidate.repository.files_under(paths)
+        if name not in session.seen_paths and _is_test_file(name, patterns)
+    ]
+    failures = [
+        Failure(id=name, outcome="ignored", message="a test file that was never collected")
+        for name in ignored
+    ]
+    return replace(
+        seen,
+        counts={**seen.counts, "ignored": len(ignored)},
+        failures=(*seen.failures, *failures)[:MAX_FAILURES],
+    )
+
+
+def _is_test_file(name: str, patterns: list[str]) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix == ".py" and any(
+        fnmatch.fnmatch(name if "/" in pattern else path.name, pattern) for pattern in patterns
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -35,6 +36,14 @@ allow_weakening = click.option(
     "--allow-weakening",
     is_flag=True,
     help="Let a head pass that weakens the base's spec; the report shows how.",
+)
+isolation = click.option(
+    "--isolation",
+    type=click.Choice(["fork", "process"]),
+    default="fork" if sys.platform.startswith("linux") else "process",
+    show_default=True,
+    help="fork: one interpreter imports torch, numpy and pytest, and forks a process for each "
+    "cell; process: each cell gets a fresh interpreter. Cells on CUDA always do.",
 )
 
 

@@ -17,6 +17,7 @@ import click
 from tiergate.commands import options
 
 if TYPE_CHECKING:
+    from tiergate.candidate import Isolation
     from tiergate.fields import Device
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 )
 @options.base
 @options.allow_weakening
+@options.isolation
 @click.option(
     "--format",
     "output_format",
@@ -73,6 +75,7 @@ def command(
     jobs: int | None,
     base_ref: str | None,
     allow_weakening: bool,
+    isolation: Isolation,
     output_format: str,
 ) -> int:
     """Run the criteria of the spec on this machine and decide.
@@ -103,7 +106,7 @@ def command(
         raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {gate.path}")
     interpreter = candidate.find_python(python, repository.root)
     directory = report_directory or repository.root / ".tiergate"
-    prepare(directory)
+    prepare(directory, verdict.REPORT_NAME)
     jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
     threads = max(1, usable_cpus() // jobs)
 
@@ -112,8 +115,12 @@ def command(
     with (
         cancelled_by_signals(Cancellation()) as cancellation,
         workflow_commands_stopped(output_format),
+        candidate.warmed(
+            candidate.Candidate(interpreter, repository, gate, threads, cancellation),
+            device,
+            isolation,
+        ) as judged,
     ):
-        judged = candidate.Candidate(interpreter, repository, gate, threads, cancellation)
         task = leg.Leg(
             judged, device, chosen, jobs, directory, commit, specs, allow_weakening=allow_weakening
         )
@@ -179,21 +186,20 @@ def workflow_commands_stopped(output_format: str) -> Iterator[None]:
         click.echo(f"::{token}::")
 
 
-def prepare(directory: Path) -> None:
-    """Make the report's folder, out of git's sight, and remove the report of an earlier run.
+def prepare(directory: Path, name: str) -> None:
+    """Make the report's folder, out of git's sight, and remove ``name`` of an earlier run.
 
     Raises:
         UserError: the folder cannot be written.
     """
     from tiergate.errors import UserError
-    from tiergate.verdict import REPORT_NAME
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Only where it is ours alone: in a folder with other files it would hide them from git.
         if not any(directory.iterdir()):
             (directory / ".gitignore").write_text("*\n", encoding="ascii")
-        (directory / REPORT_NAME).unlink(missing_ok=True)
+        (directory / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"--report {directory}: cannot write there: {error.strerror}; choose another folder"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 
 @click.command("schema", epilog="Example: tiergate schema > gate.schema.json")
-@click.argument("name", type=click.Choice(["gate", "report"]), default="gate")
+@click.argument("name", type=click.Choice(["gate", "report", "proof"]), default="gate")
 def command(name: str) -> int:
-    """Print the JSON schema of gate.yaml (gate) or of report.json (report)."""
+    """Print the JSON schema of gate.yaml (gate), report.json (report) or proof.json (proof)."""
     from tiergate import schema, verdict
+    from tiergate.prove import proof
 
-    document = schema.gate_schema() if name == "gate" else verdict.json_schema()
+    schemas: dict[str, Callable[[], dict[str, Any]]] = {
+        "gate": schema.gate_schema,
+        "report": verdict.json_schema,
+        "proof": proof.json_schema,
+    }
+    document = schemas[name]()
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     return 0

@@ -27,7 +27,9 @@ def run(job: dict[str, Any], channel: Channel) -> int:
         )
         return 1
     spec = getattr(module, "__spec__", None)
-    channel.send("imported", module=module_name, origin=getattr(spec, "origin", None))
+    origin = getattr(spec, "origin", None)
+    genuine = isinstance(module, ModuleType)
+    channel.send("imported", module=module_name, origin=origin, genuine=genuine)
     for name in job["names"]:
         problem = _problem(module, module_name, name)
         channel.send("name", name=name, problem=problem and clip(problem, 2000))
@@ -36,13 +38,13 @@ def run(job: dict[str, Any], channel: Channel) -> int:
 
 def _problem(module: ModuleType, module_name: str, name: str) -> str | None:
     try:
-        getattr(module, name)
+        value = getattr(module, name)
     except AttributeError:
         pass
     except BaseException as error:  # noqa: BLE001 - a module's __getattr__ may raise anything
         return f"{type(error).__name__}: {error}"
     else:
-        return None
+        return f"{name!r} is None, which stands for what could not be had" if value is None else None
     try:
         importlib.import_module(module_name + "." + name)
     except BaseException as error:  # noqa: BLE001 - as above

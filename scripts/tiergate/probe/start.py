@@ -47,6 +47,9 @@ def main() -> None:
     sys.argv[1:] = []
     sys.path[:0] = job["pythonpath"]
     status = task.run(job, channel)
+    if job.get("tell-modules"):
+        ahead = importlib.import_module("_tiergate_probe.ahead")
+        channel.send("modules", names=ahead.installed_modules())
     channel.close(status)
 
 

@@ -137,7 +137,6 @@ class Witness:
         def watched(*arguments: Any) -> Any:
             item = arguments[index]
             self._check_body(item)
-            examples = _Examples(item)
             try:
                 result = function(*arguments)
             except BaseException as error:
@@ -146,10 +145,6 @@ class Witness:
                 raise
             if result is not None:
                 self._ran.add(item.nodeid)
-                if examples.none_ran:
-                    path, line = self._owned.place(item.obj)
-                    message = "hypothesis called the test with no example at all"
-                    self._doubt("suspect", item.nodeid, message, path, line)
             return result
 
         return watched
@@ -236,29 +231,6 @@ class Witness:
                 path, line = self._owned.relative(file), trace.tb_lineno
             trace = trace.tb_next
         return path, line
-
-
-class _Examples:
-    """Counts the calls of a hypothesis test's inner function."""
-
-    def __init__(self, item: Any) -> None:
-        self._calls = 0
-        handle = getattr(item.obj, "hypothesis", None)
-        self._watches = hasattr(handle, "inner_test")
-        if handle is None or not self._watches:
-            return
-        inner = handle.inner_test
-
-        @functools.wraps(inner)
-        def counted(*arguments: Any, **keywords: Any) -> Any:
-            self._calls += 1
-            return inner(*arguments, **keywords)
-
-        handle.inner_test = counted
-
-    @property
-    def none_ran(self) -> bool:
-        return self._watches and self._calls == 0
 
 
 def _helpers() -> Iterator[tuple[str, Any]]:

@@ -44,7 +44,12 @@ def _commands(decision: Decision) -> Iterator[str]:
                 title = f"{verdict.cell} {failure.outcome}"
                 yield _at(failure.path, failure.line, title, f"{failure.id}\n{failure.message}")
         if not placed:
-            yield f"::error title={_property(verdict.cell)}::{_data(verdict.summary)}"
+            yield workflow_error(verdict.cell, verdict.summary)
+
+
+def workflow_error(title: str, message: str) -> str:
+    """Return the workflow command for an error that belongs to no line."""
+    return f"::error title={_property(title)}::{_data(message)}"
 
 
 def _at(path: str, line: int, title: str, message: str) -> str:
@@ -76,21 +81,21 @@ def _pieces(decision: Decision) -> Iterator[str]:
     """Yield the summary in pieces; cut after any of them it is whole Markdown."""
     sentences = [tier.sentence for tier in decision.tiers] or ["GATE NOT EVALUATED — not a pass"]
     for sentence in sentences:
-        yield f"## {_inline(sentence)}\n\n"
+        yield f"## {inline(sentence)}\n\n"
     if decision.partial:
         more = len(decision.partial) - _PARTIAL_SHOWN
         shown = [*decision.partial[:_PARTIAL_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-        yield f"Not judged here: {_inline(', '.join(shown))}\n\n"
+        yield f"Not judged here: {inline(', '.join(shown))}\n\n"
     for remark in decision.remarks:
-        yield f"- {'**' * remark.severe}{_inline(remark.text)}{'**' * remark.severe}\n"
+        yield f"- {'**' * remark.severe}{inline(remark.text)}{'**' * remark.severe}\n"
     yield "\n| criterion | device | verdict | seconds | observed |\n|---|---|---|---:|---|\n"
     for cell in (*decision.cells, *decision.head):
         verdict = cell.verdict
         status = verdict.status if verdict else "**missing**"
         seconds = f"{verdict.seconds:.1f}" if verdict else ""
-        observed = _inline(verdict.summary) if verdict else "no verdict"
+        observed = inline(verdict.summary) if verdict else "no verdict"
         yield (
-            f"| {_inline(cell.cell.criterion.id)} | {cell.cell.device} | {status} "
+            f"| {inline(cell.cell.criterion.id)} | {cell.cell.device} | {status} "
             f"| {seconds} | {observed} |\n"
         )
     for cell in (*decision.cells, *decision.head):
@@ -99,24 +104,24 @@ def _pieces(decision: Decision) -> Iterator[str]:
 
 
 def _failure(verdict: Verdict) -> str:
-    lines = [f"### {_inline(verdict.cell)}: {verdict.status}", "", _inline(verdict.summary), ""]
+    lines = [f"### {inline(verdict.cell)}: {verdict.status}", "", inline(verdict.summary), ""]
     for failure in verdict.evidence.failures[:20]:
         place = f" ({failure.path}:{failure.line})" if failure.path and failure.line else ""
-        lines.append(f"- {_inline(failure.outcome)}: {_inline(failure.id + place)}")
-        lines.append(f"  {_inline(failure.message.splitlines()[0] if failure.message else '')}")
+        lines.append(f"- {inline(failure.outcome)}: {inline(failure.id + place)}")
+        lines.append(f"  {inline(failure.message.splitlines()[0] if failure.message else '')}")
     lines += [
-        f"- {_inline(f'{finding.path}:{finding.line}')} {_inline(finding.rule)}"
+        f"- {inline(f'{finding.path}:{finding.line}')} {inline(finding.rule)}"
         for finding in verdict.evidence.findings[:20]
     ]
     lines += ["", "Reproduce:", ""]
     lines += [f"    {one_line(command)}" for command in verdict.evidence.reproduce]
     rows = remedy_rows(verdict.remedy)
     if rows:
-        lines += ["", "Remedy: " + ", ".join(f"{name} {_inline(value)}" for name, value in rows)]
+        lines += ["", "Remedy: " + ", ".join(f"{name} {inline(value)}" for name, value in rows)]
     return "\n".join(lines)
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Escape text for one line of Markdown, so that a test's name cannot draw or link."""
     flat = " ".join(printable(text)[:1000].split())
     escaped = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,66 @@
+"""Which code is the repository's own, and which belongs to the interpreter's environment?"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from functools import partial, partialmethod
+from types import CodeType, FunctionType
+
+
+class Ownership:
+    """Tells files and functions of the repository from installed ones.
+
+    An environment may lie below the repository: what is installed there is not the repository's.
+
+    Args:
+        root: the repository's top folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.realpath(root)
+        installed = {
+            os.path.realpath(path)
+            for name, path in sysconfig.get_paths().items()
+            if name in ("stdlib", "platstdlib", "purelib", "platlib")
+        }
+        installed.add(os.path.realpath(os.path.dirname(__file__)))
+        self._installed = tuple(path + os.sep for path in installed if path != self.root)
+
+    def file(self, path: str) -> bool:
+        """Tell whether a file or folder is the repository's own."""
+        real = os.path.realpath(path)
+        inside = real == self.root or real.startswith(self.root + os.sep)
+        return inside and not (real + os.sep).startswith(self._installed)
+
+    def function(self, function: object) -> bool:
+        """Tell whether a function was written in the repository, or made from text at run time."""
+        code = code_of(function)
+        if code is None:
+            return False
+        return self.file(code.co_filename) or not os.path.isabs(code.co_filename)
+
+    def relative(self, where: object) -> str:
+        """Return a path as the repository names it; one outside as it is."""
+        path = str(where)
+        if not os.path.isabs(path):
+            return path
+        relative = os.path.relpath(path, self.root)
+        return path if relative.startswith("..") else relative
+
+    def place(self, function: object) -> tuple[str, int]:
+        """Return the file and line of a function; the file is empty where it has no code."""
+        code = code_of(function)
+        return (self.relative(code.co_filename), code.co_firstlineno) if code else ("", 0)
+
+
+def code_of(function: object) -> CodeType | None:
+    """Return the code under decorators, methods and partials, or None where there is none."""
+    for _ in range(20):
+        under = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
+        if under is None and isinstance(function, (partial, partialmethod)):
+            under = function.func
+        if under is None:
+            break
+        function = under
+    return function.__code__ if isinstance(function, FunctionType) else None

@@ -1,0 +1,1 @@
+"""Counter-examples: every criterion must be shown able to fail."""

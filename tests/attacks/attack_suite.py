@@ -1,0 +1,28 @@
+"""All cases, in the order of the table."""
+
+from __future__ import annotations
+
+import attack_collection
+import attack_imports
+import attack_outcomes
+import attack_process
+import attack_semgrep
+from attack_case import Attack, Beyond, Control
+
+SECTIONS: dict[str, list[Attack]] = {
+    "What a test's outcome says": attack_outcomes.ATTACKS,
+    "Which tests there are": attack_collection.ATTACKS,
+    "How the process ends": attack_process.ATTACKS,
+    "What imports": attack_imports.ATTACKS,
+    "What semgrep finds": attack_semgrep.ATTACKS,
+}
+
+ATTACKS = [attack for attacks in SECTIONS.values() for attack in attacks]
+
+
+def controls() -> list[tuple[str, Control]]:
+    """Return every control once, with the criterion that it is judged by."""
+    found: dict[tuple[str, str], tuple[str, Control]] = {}
+    for attack in ATTACKS:
+        found.setdefault((attack.criterion, attack.control.name), (attack.criterion, attack.control))
+    return list(found.values())

@@ -1,0 +1,83 @@
+"""Every attack is red and says why; every harmless neighbour is green."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attack_beyond
+import attack_platform
+import attack_suite
+import pytest
+from attack_case import Attack, Beyond, Control
+from attack_gate import Interpreter, run_against_base, verdict_on, words
+from attack_platform import BaseAttack, ReportAttack, SpecAttack
+
+from tiergate.errors import ExitCode
+
+
+@pytest.mark.parametrize("attack", attack_suite.ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_is_red_and_the_verdict_says_why(
+    attack: Attack, tmp_path: Path, running: Interpreter
+) -> None:
+    verdict = verdict_on(tmp_path, attack.changes, attack.criterion, running, attack.environment)
+
+    said = words(verdict)
+    assert verdict.status in {"fail", "error"}, said
+    assert attack.shows in said, said
+
+
+@pytest.mark.parametrize(
+    ("criterion", "control"),
+    attack_suite.controls(),
+    ids=lambda value: value.name.replace(" ", "-") if isinstance(value, Control) else value,
+)
+def test_a_harmless_neighbour_is_green(
+    criterion: str, control: Control, tmp_path: Path, running: Interpreter
+) -> None:
+    verdict = verdict_on(tmp_path, control.changes, criterion, running, control.environment)
+
+    assert verdict.status == "pass", words(verdict)
+
+
+@pytest.mark.parametrize("attack", attack_platform.REPORTS, ids=lambda attack: attack.name)
+def test_reports_that_do_not_add_up_do_not_pass(attack: ReportAttack) -> None:
+    decided = attack_platform.decision(attack.reports)
+
+    assert decided.exit_code != ExitCode.PASSED
+    assert attack.shows in "\n".join(decided.problems)
+
+
+def test_two_good_reports_pass() -> None:
+    assert attack_platform.decision(attack_platform.both).exit_code == ExitCode.PASSED
+
+
+@pytest.mark.parametrize("attack", attack_platform.SPECS, ids=lambda attack: attack.name)
+def test_a_spec_that_would_always_pass_is_refused_and_its_neighbour_is_not(
+    attack: SpecAttack,
+) -> None:
+    assert attack.shows in attack_platform.refusal(attack.gate)
+    assert attack_platform.refusal(attack.control) == ""
+
+
+@pytest.mark.parametrize("attack", attack_platform.BASES, ids=lambda attack: attack.name)
+def test_what_only_the_base_shows_is_red_and_its_neighbour_is_green(
+    attack: BaseAttack, tmp_path: Path, running: Interpreter
+) -> None:
+    code, said = run_against_base(tmp_path / "attack", attack.base, attack.head, running)
+    control, said_of_control = run_against_base(
+        tmp_path / "control", attack.base, attack.control, running
+    )
+
+    assert code == ExitCode.FAILED, said
+    assert attack.shows in said
+    assert control == ExitCode.PASSED, said_of_control
+
+
+@pytest.mark.parametrize("case", attack_beyond.CASES, ids=lambda case: case.name)
+def test_what_is_documented_as_beyond_the_gate_is_green(
+    case: Beyond, tmp_path: Path, running: Interpreter
+) -> None:
+    """One of these that turns red is good news, and belongs among the attacks."""
+    verdict = verdict_on(tmp_path, case.changes, case.criterion, running, {})
+
+    assert verdict.status == "pass", words(verdict)

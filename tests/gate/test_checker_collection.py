@@ -1,0 +1,128 @@
+"""``collection``: the whole suite collects, and no test file is left out."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from samples import Sample
+from tiergate.verdict import Verdict
+
+
+def collection(sample: Sample, expect: Any = None, **with_: Any) -> Verdict:
+    expect = expect or {"collected": 2}
+    return sample.verdict({"id": "suite", "uses": "collection", "with": with_, "expect": expect})
+
+
+def test_suite_that_collects_passes_without_running(sample: Sample):
+    sample.write("tests/test_more.py", "def test_more():\n    raise SystemExit(1)\n")
+    verdict = collection(sample, {"collected": ">=3"})
+    assert (verdict.status, verdict.summary) == ("pass", "3 collected")
+
+
+def test_fewer_tests_than_expected_fail(sample: Sample):
+    verdict = collection(sample, {"collected": ">=3"})
+    assert (verdict.status, verdict.evidence.observed) == ("fail", {"collected": 2})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import nothing_like_it\n", "No module named 'nothing_like_it'"),
+        ("def broken(:\n", "SyntaxError"),
+        ("1 / 0\n", "ZeroDivisionError"),
+    ],
+)
+def test_file_that_does_not_import_is_an_error_and_named(
+    sample: Sample, content: str, message: str
+):
+    sample.write("tests/test_broken.py", content)
+    verdict = collection(sample)
+    assert verdict.status == "fail"
+    assert verdict.evidence.observed == {"collected": 2, "errors": 1}
+    (failure,) = verdict.evidence.failures
+    assert (failure.id, failure.outcome) == ("tests/test_broken.py", "errors")
+    assert message in failure.details
+
+
+def test_file_that_is_skipped_as_a_whole_is_not_green(sample: Sample):
+    sample.write(
+        "tests/test_skips.py", "import pytest\npytest.importorskip('nothing_like_it')\n"
+    )
+    verdict = collection(sample)
+    assert verdict.status == "fail"
+    assert verdict.evidence.observed == {"collected": 2, "skipped": 1}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tests/conftest.py": "collect_ignore = ['test_more.py']\n"},
+        {"tests/conftest.py": "def pytest_ignore_collect(collection_path):\n"
+         "    return collection_path.name == 'test_more.py' or None\n"},
+        {"pytest.ini": "[pytest]\naddopts = --ignore tests/test_more.py\nnorecursedirs = tests\n"},
+    ],
+    ids=["collect_ignore", "hook", "norecursedirs"],
+)
+def test_test_file_that_is_left_out_is_named_or_collected(sample: Sample, files: dict[str, str]):
+    sample.write("tests/test_more.py", "import nothing_like_it\n")
+    for name, content in files.items():
+        sample.write(name, content)
+    verdict = collection(sample)
+    assert verdict.status == "fail"
+    outcomes = {failure.id: failure.outcome for failure in verdict.evidence.failures}
+    assert outcomes.get("tests/test_more.py") in {"ignored", "errors"}
+
+
+def test_folder_that_pytest_does_not_enter_is_told(sample: Sample):
+    sample.write("tests/build/test_more.py", "def test_more():\n    assert 1 < 2\n")
+    verdict = collection(sample)
+    assert verdict.status == "fail"
+    assert verdict.evidence.observed == {"collected": 2, "ignored": 1}
+    assert verdict.evidence.failures[0].id == "tests/build/test_more.py"
+
+
+def test_file_that_git_ignores_is_not_expected(sample: Sample):
+    sample.write(".gitignore", "tests/build/\n")
+    sample.write("tests/build/test_more.py", "def test_more():\n    assert 1 < 2\n")
+    assert collection(sample).status == "pass"
+
+
+def test_tests_that_a_conftest_drops_are_named(sample: Sample):
+    sample.write("tests/conftest.py", "def pytest_collection_modifyitems(items):\n    items.pop()\n")
+    verdict = collection(sample)
+    assert verdict.status == "fail"
+    assert verdict.evidence.observed["deselected"] == 1
+    assert "tests/test_prices.py::test_nothing_costs_nothing" in {
+        failure.id for failure in verdict.evidence.failures
+    }
+
+
+def test_process_that_ends_in_the_collection_is_an_error(sample: Sample):
+    sample.write("tests/test_zz.py", "import os\nos._exit(0)\n")
+    verdict = collection(sample)
+    assert verdict.status == "error"
+    assert "ended without its closing record (exit code 0)" in verdict.summary
+
+
+def test_interrupt_in_the_collection_is_not_green(sample: Sample):
+    sample.write("tests/test_zz.py", "raise KeyboardInterrupt\n")
+    verdict = collection(sample)
+    assert verdict.status == "error"
+    assert "interrupted from inside" in verdict.summary
+
+
+def test_folder_without_tests_is_not_green(sample: Sample):
+    sample.write("empty/readme.txt", "")
+    verdict = collection(sample, {"collected": ">=1"}, paths=["empty"])
+    assert (verdict.status, verdict.evidence.observed) == ("fail", {})
+    verdict = collection(sample, {"collected": ">=1"}, paths=["absent"])
+    assert (verdict.status, verdict.evidence.observed) == ("fail", {"errors": 1})
+
+
+def test_reproduce_command_collects_the_same(sample: Sample):
+    command = collection(sample).evidence.reproduce[-1]
+    done = subprocess.run(["sh", "-c", command], cwd=sample.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 tests collected" in done.stdout

@@ -7,10 +7,11 @@ A base model is either a Hugging Face causal language model, or any callable
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 BaseModel: TypeAlias = Callable[..., Any]
@@ -80,22 +81,58 @@ def check_context_length(base_model: BaseModel, length: int) -> None:
         )
 
 
+def check_sequences(input_ids: Tensor, attention_mask: Tensor | None = None) -> None:
+    """Refuses what is no batch of token sequences with padding at one end of each row.
+
+    Raises:
+        TypeError: ``input_ids`` are not integers.
+        ValueError: a shape does not fit, or a row's real tokens are not in one piece.
+    """
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise TypeError(f"input_ids must be integers, got {input_ids.dtype}")
+    if input_ids.dim() != 2 or input_ids.numel() == 0:
+        raise ValueError(f"input_ids must be (B, T), not empty, got {tuple(input_ids.shape)}")
+    if attention_mask is None:
+        return
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask must be {tuple(input_ids.shape)} as input_ids, "
+            f"got {tuple(attention_mask.shape)}"
+        )
+    real = attention_mask.bool()
+    pieces = real[:, 0].long() + (real[:, 1:] & ~real[:, :-1]).sum(dim=-1)
+    if not (pieces == 1).all():
+        raise ValueError(
+            "every row of attention_mask must have its ones in one piece: real tokens, and padding "
+            "only before or after them"
+        )
+
+
 def run_base_model(
     base_model: BaseModel,
-    input_ids: Tensor,
+    input_ids: Tensor | None = None,
     *,
+    inputs_embeds: Tensor | None = None,
+    attention_mask: Tensor | Mapping[str, Tensor] | None = None,
+    position_ids: Tensor | None = None,
     past_key_values: Any = None,
     use_cache: bool = False,
     last_logits_only: bool = False,
+    **attention_options: Any,
 ) -> BaseModelOutput:
     """Calls the base model, whatever its kind.
 
     Args:
-        base_model: a Hugging Face causal model, or a callable (module docstring).
+        base_model: a Hugging Face causal model, or a callable (module docstring); a callable is
+            given ``input_ids`` alone, whatever else is passed here.
         input_ids: ``(B, T)`` integers; with ``past_key_values`` only the tokens that it lacks.
+        inputs_embeds: ``(B, T, H)`` instead of ``input_ids``; Hugging Face models only.
+        attention_mask: ``(B, S)``, ``(B, 1, T, S)``, or one of the latter per kind of layer.
+        position_ids: ``(B, T)``; left out where the model's forward does not take them.
         past_key_values: the cache of an earlier call with ``use_cache``.
         use_cache: ask for a cache; a model that has none returns none.
         last_logits_only: the logits of the last position suffice.
+        attention_options: what the model hands on to its attention function.
 
     Raises:
         TypeError: the output lacks logits or hidden states.
@@ -103,12 +140,18 @@ def run_base_model(
     if not is_hugging_face_model(base_model):
         output = base_model(input_ids)
         return _checked(base_model, output, getattr(output, "last_hidden_state", None))
-    keywords: dict[str, Any] = {}
-    forward = getattr(base_model, "forward", base_model)
-    if last_logits_only and "logits_to_keep" in inspect.signature(forward).parameters:
+    keywords = dict(attention_options)
+    accepted = _forward_parameters(base_model)
+    if last_logits_only and "logits_to_keep" in accepted:
         keywords["logits_to_keep"] = 1
+    if position_ids is not None and "position_ids" in accepted:
+        keywords["position_ids"] = position_ids
+    if attention_mask is not None:
+        keywords["attention_mask"] = attention_mask
+    keywords["input_ids" if inputs_embeds is None else "inputs_embeds"] = (
+        input_ids if inputs_embeds is None else inputs_embeds
+    )
     output = base_model(
-        input_ids=input_ids,
         past_key_values=past_key_values,
         use_cache=use_cache,
         output_hidden_states=True,
@@ -130,6 +173,17 @@ def output_head(base_model: BaseModel) -> Callable[[Tensor], Tensor] | None:
     else:
         head = getattr(base_model, "lm_head", None)
     return head if callable(head) else None
+
+
+def _forward_parameters(base_model: BaseModel) -> Mapping[str, inspect.Parameter]:
+    """Parameters of the model's own forward, under wrappers that hand on whatever they are given.
+
+    (``torch.compile`` wraps as ``_orig_mod``, PEFT has ``get_base_model()``.)
+    """
+    model: Any = getattr(base_model, "_orig_mod", base_model)
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    return inspect.signature(getattr(model, "forward", model)).parameters
 
 
 def _checked(

@@ -51,7 +51,12 @@ class CoherenceScorer(nn.Module):
         )
 
     def forward(
-        self, base: Tensor, thoughts: Tensor, next_token_logits: Tensor | None = None
+        self,
+        base: Tensor,
+        thoughts: Tensor,
+        next_token_logits: Tensor | None = None,
+        *,
+        thought_mask: Tensor | None = None,
     ) -> CoherenceScores:
         """Scores each thought by the mean of its hidden states.
 
@@ -60,6 +65,8 @@ class CoherenceScorer(nn.Module):
             thoughts: ``(B, K, L, H)``, hidden states of the thoughts.
             next_token_logits: ``(B, K, V)``, the prediction after each thought, or ``(B, V)``, one
                 for all; without them the predictive score is 1.
+            thought_mask: ``(B, K, L)`` booleans, False after a thought's end; each thought has at
+                least one token.
 
         Raises:
             ValueError: the shapes do not fit together.
@@ -73,7 +80,16 @@ class CoherenceScorer(nn.Module):
                 f"base must be (B, {self.hidden_size}) and thoughts (B, K, L, {self.hidden_size}), "
                 f"got {tuple(base.shape)} and {tuple(thoughts.shape)}"
             )
-        pooled = thoughts.mean(dim=2)
+        if thought_mask is None:
+            pooled = thoughts.mean(dim=2)
+        else:
+            if thought_mask.shape != thoughts.shape[:-1]:
+                raise ValueError(
+                    f"thought_mask must be {tuple(thoughts.shape[:-1])} as thoughts, "
+                    f"got {tuple(thought_mask.shape)}"
+                )
+            counted = thought_mask.unsqueeze(-1).to(thoughts.dtype)
+            pooled = (thoughts * counted).sum(dim=2) / counted.sum(dim=2)
         semantic = self._semantic_coherence(base, pooled)
         syntactic = self._syntactic_coherence(pooled)
         predictive = self._predictive_coherence(pooled, next_token_logits)

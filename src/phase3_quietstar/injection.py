@@ -75,19 +75,29 @@ class ThoughtInjector(nn.Module):
             self.reset()
         return self._decide(combine_signals(signals), position)
 
-    def select_positions(self, logits: Tensor) -> list[int]:
+    def select_positions(self, logits: Tensor, attention_mask: Tensor | None = None) -> list[int]:
         """The positions of a new sequence that get a thought, judged by entropy alone.
 
         The decision is one for the batch: the mean over its sequences.
 
         Args:
             logits: ``(B, T, V)``.
+            attention_mask: ``(B, T)``, 0 at padding, which does not count; a position that is
+                padding throughout gets no thought.
 
         Raises:
             ValueError: the logits are not finite.
         """
         self.reset()
-        entropies: list[float] = predictive_entropy(logits).mean(dim=0).tolist()
+        entropy_of = predictive_entropy(logits)
+        if attention_mask is None:
+            means = entropy_of.mean(dim=0)
+        else:
+            real = attention_mask.bool()
+            # At padding the logits are of no use, and may be no numbers.
+            total = entropy_of.masked_fill(~real, 0.0).sum(dim=0)
+            means = total / real.sum(dim=0).clamp_min(1)
+        entropies: list[float] = means.tolist()
         return [
             position
             for position, entropy in enumerate(entropies)

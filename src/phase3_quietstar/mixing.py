@@ -14,6 +14,10 @@ class MixingHead(nn.Module):
     comes from a shallow MLP on (base, t) as in Quiet-STaR (arXiv 2403.09629, section 4.3), whose
     last layer starts at zero: untrained, the head returns ``base`` unchanged.
 
+    The paper mixes one thought. For several, the attention starts as their mean weighted by
+    coherence (no query, values and output the identity), so that t is a hidden state that the
+    output head can read, and for one thought exactly that thought's.
+
     Args:
         hidden_size: H.
         num_heads: attention heads, a divisor of H.
@@ -40,6 +44,11 @@ class MixingHead(nn.Module):
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
+        nn.init.zeros_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+        for layer in (self.value, self.output):
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
         last = nn.Linear(hidden_size, 1, bias=False)
         nn.init.zeros_(last.weight)
         self.weight = nn.Sequential(
@@ -84,8 +93,23 @@ class MixingHead(nn.Module):
         scores = query @ key.mT / math.sqrt(self.head_dim) + prior[:, None, None, :]
         attention = self.dropout(scores.softmax(dim=-1))
         thought: Tensor = self.output(self._merge_heads(attention @ value)).squeeze(1)
+        return self.interpolate(base, thought)
+
+    def interpolate(self, base: Tensor, thought: Tensor) -> Tensor:
+        """``base + w * (thought - base)`` for one thought each: the paper's mixing.
+
+        Mixing what a linear output head reads is mixing its logits.
+
+        Args:
+            base: ``(..., H)``.
+            thought: ``(..., H)``.
+        """
+        return base + self.mixing_weight(base, thought) * (thought - base)
+
+    def mixing_weight(self, base: Tensor, thought: Tensor) -> Tensor:
+        """The weight w of thoughts ``(..., H)`` beside ``base (..., H)``: ``(..., 1)``."""
         weight: Tensor = self.weight(torch.cat([base, thought], dim=-1))
-        return base + weight * (thought - base)
+        return weight
 
     def _split_heads(self, states: Tensor) -> Tensor:
         """``(B, S, H)`` to ``(B, num_heads, S, head_dim)``."""

@@ -3,11 +3,14 @@
 import cmath
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from cross_phase.mugrokfast.grokfast import grokfast_ema
+from cross_phase.mugrokfast import MuonGrokfast
+from cross_phase.mugrokfast.grokfast import grokfast_ema, grokfast_ma
 
 
 def filtered(signal: list[float], alpha: float, lamb: float) -> list[float]:
@@ -76,3 +79,65 @@ def test_bfloat16_is_the_same_filter_rounded_once_per_operation() -> None:
         expected = (expected.double() + (1 - 0.9) * (grad.double() - expected.double())).bfloat16()
         assert torch.equal(ema, expected)
         assert torch.equal(filtered_, (grad.double() + 2.0 * expected.double()).bfloat16())
+
+
+def windowed(signal: list[Tensor], size: int, lamb: float) -> list[Tensor]:
+    window = torch.zeros(size, *signal[0].shape, dtype=signal[0].dtype)
+    total = torch.zeros_like(signal[0])
+    return [
+        grokfast_ma([grad], [window], [total], [count], lamb=lamb)[0].clone()
+        for count, grad in enumerate(signal)
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    signal=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30),
+    size=st.integers(1, 8),
+    lamb=st.floats(0, 10),
+)
+def test_the_window_adds_the_mean_of_the_last_gradients_once_it_is_full(
+    signal: list[float], size: int, lamb: float
+) -> None:
+    grads = [torch.tensor([g], dtype=torch.float64) for g in signal]
+    for t, ours in enumerate(windowed(grads, size, lamb)):
+        last = signal[t + 1 - size : t + 1] if t + 1 >= size else []
+        expected = signal[t] + (lamb * sum(last) / size if last else 0.0)
+        assert math.isclose(ours.item(), expected, rel_tol=1e-9, abs_tol=1e-6)
+
+
+def test_a_windows_rounding_error_is_gone_after_one_round() -> None:
+    signal = [torch.tensor([g]) for g in (1e30, *[1.0] * 11)]
+    assert windowed(signal, 4, 2.0)[-1].item() == 3.0
+
+
+def test_a_window_keeps_the_gradients_as_they_are() -> None:
+    grads = [torch.randn(3, 4, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    kept = [grad.clone() for grad in grads]
+    windowed(grads, 2, 2.0)
+    for grad, copy in zip(grads, kept, strict=True):
+        assert torch.equal(grad, copy)
+
+
+def test_the_optimizer_filters_each_parameter_by_its_own_window() -> None:
+    """With the second parameter's gradients beginning later, its window fills later."""
+    params = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))]
+    optimizer = MuonGrokfast(params, grokfast_filter="ma", grokfast_window=2, grokfast_lambda=3.0)
+    for step in range(3):
+        params[0].grad = torch.full((3,), 1.0)
+        params[1].grad = torch.full((3,), 1.0) if step == 2 else None
+        optimizer.step()
+    # The first moment after gradients of 1, 4, 4 and after one of 1.
+    assert optimizer.state[params[0]]["exp_avg"][0].item() == pytest.approx(
+        0.1 * (0.81 + 0.9 * 4 + 4)
+    )
+    assert optimizer.state[params[1]]["exp_avg"][0].item() == pytest.approx(0.1)
+    assert optimizer.get_mu_norm() == pytest.approx(3**0.5)
+
+
+def test_a_narrower_average_is_that_average_rounded() -> None:
+    grad = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    ema = torch.zeros(50, dtype=torch.bfloat16)
+    (filtered_,) = grokfast_ema([grad], [ema], alpha=0.5, lamb=2.0)
+    assert torch.equal(ema, (0.5 * grad.bfloat16().double()).bfloat16())
+    assert torch.equal(filtered_, grad + 2.0 * ema.float())

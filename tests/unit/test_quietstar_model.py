@@ -20,7 +20,6 @@ from torch import nn
 
 from phase3_quietstar import architecture
 from phase3_quietstar.architecture import QuietSTaRModel
-from phase3_quietstar.thought_generator import sample_thoughts
 
 CPU = torch.device("cpu")
 
@@ -45,12 +44,10 @@ def let_mix(model: QuietSTaRModel) -> QuietSTaRModel:
 def test_logits_at_a_thought_position_come_from_the_mixed_state(base_model):
     model = let_mix(build(base_model, min_thought_length=3, min_interval=9))
     input_ids = random_ids(CPU, 2, 5)
-    # The length of the thought is drawn from the generator first.
-    source = torch.Generator().manual_seed(4)
-    torch.randint(3, 4, (), generator=source)
-    thoughts = sample_thoughts(
-        base_model, input_ids[:, :1], num_thoughts=2, length=3, top_p=0.9, generator=source
-    ).hidden_states
+    generated = model.thought_generator(
+        input_ids, position=0, generator=torch.Generator().manual_seed(4)
+    )
+    thoughts = generated.thoughts
     output = model(input_ids, generator=torch.Generator().manual_seed(4))
     assert output["thought_positions"] == [0]
     base = base_model(input_ids)

@@ -1,75 +1,47 @@
 """Thoughts of Hugging Face causal models built from tiny configurations."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from tests.unit.thought_models import (
+    LLAMA_LIKE,
+    TOKENS,
     VOCAB_SIZE,
+    hugging_face_model,
     ids_tensor,
     random_ids,
     sampling_distribution,
     tiny_language_model,
+    without_cache,
 )
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
     GPT2Model,
-    LlamaConfig,
-    LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
 
 from phase3_quietstar.architecture import QuietSTaRModel, ThoughtGenerator
 from phase3_quietstar.base_model import is_hugging_face_model
-from phase3_quietstar.decoding import PrefixDecoder
-from phase3_quietstar.thought_generator import sample_thoughts
+from phase3_quietstar.decoding import Sequences
+from phase3_quietstar.sampling import SamplingSettings
+from phase3_quietstar.thought_generator import SampledThoughts, sample_thoughts
 
-TOKENS = {"vocab_size": VOCAB_SIZE, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-LLAMA_LIKE = TOKENS | {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.5,
-}
+GREEDY = SamplingSettings(do_sample=False)
 
 
-def gpt2(**options) -> GPT2LMHeadModel:
-    sizes = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 32, "initializer_range": 0.5}
-    return GPT2LMHeadModel(GPT2Config(**(sizes | TOKENS | options)))
-
-
-BUILDERS = {
-    "gpt2": gpt2,
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA_LIKE)),
-    "mistral, sliding window": lambda: MistralForCausalLM(
-        MistralConfig(**LLAMA_LIKE, sliding_window=4)
-    ),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**LLAMA_LIKE)),
-}
+@pytest.fixture(params=["gpt2", "llama", "mistral, sliding window", "qwen2"])
+def model(request, device) -> PreTrainedModel:
+    return hugging_face_model(request.param, device)
 
 
 def prepared(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model.double().to(device).eval()
-
-
-@pytest.fixture(params=BUILDERS)
-def model(request, device) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return prepared(BUILDERS[request.param](), device)
 
 
 def assert_near(got: torch.Tensor, expected: torch.Tensor) -> None:
@@ -77,26 +49,21 @@ def assert_near(got: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def without_cache(model: PreTrainedModel):
-    """The same model as a callable that keeps no cache."""
-
-    def forward(input_ids):
-        output = model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
-        return SimpleNamespace(logits=output.logits, last_hidden_state=output.hidden_states[-1])
-
-    return forward
+def sampled(base_model, prefix_ids: torch.Tensor, **options) -> SampledThoughts:
+    """Thoughts after the last token of every row."""
+    positions = torch.full((len(prefix_ids), 1), prefix_ids.shape[1] - 1, device=prefix_ids.device)
+    return sample_thoughts(Sequences(base_model, prefix_ids), positions, **options)
 
 
 def test_cached_thoughts_equal_uncached_ones(model, device):
     prefix_ids = random_ids(device, 2, 6)
     cached, uncached = (
-        sample_thoughts(
+        sampled(
             base_model,
             prefix_ids,
             num_thoughts=3,
             length=5,
-            temperature=0.8,
-            top_p=0.9,
+            settings=SamplingSettings(0.8, 0.9),
             generator=torch.Generator().manual_seed(0),
         )
         for base_model in (model, without_cache(model))
@@ -104,16 +71,17 @@ def test_cached_thoughts_equal_uncached_ones(model, device):
     assert torch.equal(cached.token_ids, uncached.token_ids)
     assert_near(cached.hidden_states, uncached.hidden_states)
     assert_near(cached.token_log_probs, uncached.token_log_probs)
-    assert cached.token_ids.flatten(0, 1).unique(dim=0).shape[0] > 2
+    assert cached.token_ids.flatten(0, 2).unique(dim=0).shape[0] > 2
 
 
-def test_a_step_with_the_cache_runs_one_token_of_every_row(model, device):
+def test_a_step_with_the_cache_runs_one_token_of_every_thought(model, device):
     lengths: list[tuple[int, ...]] = []
     model.register_forward_pre_hook(
         lambda _, args, kwargs: lengths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     ThoughtGenerator(model, 3, max_length=4, min_length=4)(random_ids(device, 2, 7), position=5)
-    assert lengths == [(2, 6)] + [(6, 1)] * 4
+    # Thoughts are tokens of their sequence's row, not rows: the prefix is there once.
+    assert lengths == [(2, 6)] + [(2, 3)] * 4
 
 
 def test_greedy_thoughts_equal_a_plain_loop_and_generate(model, device):
@@ -165,13 +133,13 @@ def test_a_sequence_does_not_depend_on_its_neighbours(model, device):
 
 
 def test_cached_gradients_equal_those_of_a_full_forward(model, device):
-    sampled = sample_thoughts(model, random_ids(device, 2, 4), num_thoughts=2, length=3)
+    thoughts = sampled(model, random_ids(device, 2, 4), num_thoughts=2, length=3)
     parameters = list(model.parameters())
-    got = torch.autograd.grad(sampled.token_log_probs.sum(), parameters)
+    got = torch.autograd.grad(thoughts.token_log_probs.sum(), parameters)
     prefix_ids = random_ids(device, 2, 4).repeat_interleave(2, dim=0)
-    thoughts = sampled.token_ids.flatten(0, 1)
-    logits = model(torch.cat([prefix_ids, thoughts], dim=1), use_cache=False).logits[:, 3:-1]
-    log_probs = logits.log_softmax(-1).gather(-1, thoughts[..., None])
+    token_ids = thoughts.token_ids.flatten(0, 2)
+    logits = model(torch.cat([prefix_ids, token_ids], dim=1), use_cache=False).logits[:, 3:-1]
+    log_probs = logits.log_softmax(-1).gather(-1, token_ids[..., None])
     expected = torch.autograd.grad(log_probs.sum(), parameters)
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
@@ -187,20 +155,21 @@ def test_untrained_quietstar_predicts_as_its_base_model(model, device):
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
-def test_gradient_checkpointing_goes_without_a_cache(device):
-    model = prepared(gpt2(), device)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_gradient_checkpointing_goes_without_a_cache(device, family):
+    model = hugging_face_model(family, device)
     model.gradient_checkpointing_enable()
     for dropout in (m for m in model.modules() if isinstance(m, torch.nn.Dropout)):
         dropout.p = 0.0
     prefix_ids = random_ids(device, 2, 4)
-    options = {"num_thoughts": 2, "length": 3, "do_sample": False}
-    expected = sample_thoughts(model, prefix_ids, **options)
+    options = {"num_thoughts": 2, "length": 3, "settings": GREEDY}
+    expected = sampled(model, prefix_ids, **options)
     model.train()
-    assert not PrefixDecoder(model, prefix_ids, copies=2).uses_cache
-    got = sample_thoughts(model, prefix_ids, **options)
+    assert not Sequences(model, prefix_ids).shares_cache
+    got = sampled(model, prefix_ids, **options)
     assert_near(got.hidden_states, expected.hidden_states)
     got.token_log_probs.sum().backward()
-    assert model.transformer.wte.weight.grad.abs().sum() > 0
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
 def test_a_recurrent_state_is_not_taken_for_a_cache(device):
@@ -210,23 +179,46 @@ def test_a_recurrent_state_is_not_taken_for_a_cache(device):
     )
     model = prepared(MambaForCausalLM(config), device)
     prefix_ids = random_ids(device, 2, 4)
-    assert not PrefixDecoder(model, prefix_ids, copies=2).uses_cache
-    sampled = sample_thoughts(model, prefix_ids, num_thoughts=2, length=3, do_sample=False)
+    thoughts = sampled(model, prefix_ids, num_thoughts=2, length=3, settings=GREEDY)
     tokens = prefix_ids
     for _ in range(3):
         tokens = torch.cat([tokens, model(tokens).logits[:, -1:].argmax(dim=-1)], dim=1)
-    assert torch.equal(sampled.token_ids[:, 1], tokens[:, 4:])
+    assert torch.equal(thoughts.token_ids[:, 0, 1], tokens[:, 4:])
+
+
+def test_a_family_that_is_not_known_to_branch_gets_rows_of_its_own(device):
+    torch.manual_seed(0)
+    config = BloomConfig(**TOKENS, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.5)
+    # In float32: with float64 its attention makes NaN of padding.
+    model = prepared(BloomForCausalLM(config), device).float()
+    shapes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    input_ids = random_ids(device, 3, 6)
+    mask = torch.ones_like(input_ids)
+    mask[1, :2] = 0
+    output = ThoughtGenerator(model, 2, max_length=4, min_length=4, do_sample=False)(
+        input_ids, position=5, attention_mask=mask
+    )
+    assert shapes == [(3, 6)] + [(6, 1)] * 4
+    thoughts = ids_tensor(output.thought_ids, device)
+    for row, start in enumerate((0, 2, 0)):
+        tokens = input_ids[row : row + 1, start:]
+        for _ in range(4):
+            tokens = torch.cat([tokens, model(input_ids=tokens).logits[:, -1:].argmax(-1)], dim=1)
+        assert torch.equal(thoughts[row, 0], tokens[0, -4:])
 
 
 def test_a_thought_that_does_not_fit_the_positions_is_refused(device):
-    model = prepared(gpt2(), device)
+    model = hugging_face_model("gpt2", device)
     generator = ThoughtGenerator(model, 1, max_length=12, min_length=1)
-    input_ids = random_ids(device, 1, 32)
-    assert generator(input_ids, position=19).thoughts.shape[2] <= 12
-    with pytest.raises(ValueError, match="need 33 positions, the base model has 32"):
-        generator(input_ids, position=20)
+    input_ids = random_ids(device, 1, 64)
+    assert generator(input_ids, position=51).thoughts.shape[2] <= 12
+    with pytest.raises(ValueError, match="need 65 positions, the base model has 64"):
+        generator(input_ids, position=52)
     quietstar = QuietSTaRModel(model, 32, max_thought_length=12)
-    with pytest.raises(ValueError, match="need 44 positions, the base model has 32"):
+    with pytest.raises(ValueError, match="need 78 positions, the base model has 64"):
         quietstar(input_ids)
 
 
@@ -240,7 +232,7 @@ def test_an_encoder_decoder_is_refused():
 
 
 def test_a_model_without_a_language_model_head_is_refused(device):
-    model = prepared(GPT2Model(gpt2().config), device)
+    model = prepared(GPT2Model(hugging_face_model("gpt2", device).config), device)
     with pytest.raises(TypeError, match=r"GPT2Model returned a .* with logits: NoneType"):
         ThoughtGenerator(model)(random_ids(device, 1, 3), position=0)
 
@@ -263,7 +255,7 @@ def test_a_head_that_is_not_the_whole_story_is_refused(device):
 
 
 def test_only_hugging_face_models_are_called_as_such(device):
-    assert is_hugging_face_model(gpt2())
+    assert is_hugging_face_model(hugging_face_model("gpt2", device))
     other = tiny_language_model(device)
     other.config = {"vocab_size": VOCAB_SIZE}
     assert not is_hugging_face_model(other)

@@ -8,6 +8,7 @@ import torch
 from tests.unit.thought_models import HIDDEN_SIZE, random_ids, tiny_language_model
 from torch import nn
 
+from phase3_quietstar import sampling
 from phase3_quietstar.architecture import ThoughtGenerator
 
 CPU = torch.device("cpu")
@@ -26,6 +27,8 @@ def generator() -> ThoughtGenerator:
         ({"min_length": 7, "max_length": 6}, r"min_length \(7\) is greater than max_length \(6\)"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"top_p": 0.0}, "top_p must be in"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"end_token_id": -1}, "end_token_id must not be negative"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -62,6 +65,20 @@ def test_hidden_states_of_other_sequences_or_sizes_are_refused(generator):
         generator(input_ids, 1, torch.zeros(2, 3, HIDDEN_SIZE))
     with pytest.raises(ValueError, match=f"have size 8, the base model's {HIDDEN_SIZE}"):
         generator(input_ids, 1, torch.zeros(2, 4, 8))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 1, 1, 1], [1, 1, 1, 0]], "position 3 is padding in some rows"),
+        ([[1, 1, 1, 1], [1, 0, 1, 1]], "ones in one piece"),
+        ([[1, 1, 1, 1], [0, 0, 0, 0]], "ones in one piece"),
+        ([[1, 1, 1], [1, 1, 1]], r"attention_mask must be \(2, 4\)"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(generator, mask, message):
+    with pytest.raises(ValueError, match=message):
+        generator(random_ids(CPU, 2, 4), 3, attention_mask=torch.tensor(mask))
 
 
 def test_a_thought_of_no_tokens_is_refused(generator):
@@ -131,6 +148,8 @@ def test_a_double_is_called_with_input_ids_alone():
 def test_sampling_stays_on_the_device(generator, monkeypatch):
     """One read of the results at the end, however long the thought."""
     reads: list[str] = []
+    # As on an accelerator, where a look at a value waits for it.
+    monkeypatch.setattr(sampling, "_may_look", lambda tensor: False)
     for name in ("item", "tolist", "__bool__", "__int__", "__float__", "cpu", "numpy"):
         original = getattr(torch.Tensor, name)
 

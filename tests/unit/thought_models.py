@@ -1,6 +1,7 @@
 """Small base models that the tests of ``phase3_quietstar`` share."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,3 +55,70 @@ def sampling_distribution(logits: Tensor, temperature: float, top_p: float) -> T
         if mass >= top_p:
             break
     return kept / kept.sum()
+
+
+TOKENS = {"vocab_size": VOCAB_SIZE, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+LLAMA_LIKE = TOKENS | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.5,
+}
+WITHOUT_GROUPS = {name: value for name, value in LLAMA_LIKE.items() if "key_value" not in name}
+GPT2 = TOKENS | {
+    "n_layer": 2,
+    "n_embd": 32,
+    "n_head": 4,
+    "n_positions": 64,
+    "initializer_range": 0.5,
+}
+SLIDING = {"sliding_window": 4}
+
+# Name: the family's prefix in transformers, and its options.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", GPT2),
+    "llama": ("Llama", LLAMA_LIKE),
+    "mistral, sliding window": ("Mistral", LLAMA_LIKE | SLIDING),
+    "qwen2": ("Qwen2", LLAMA_LIKE),
+    "qwen2, some layers sliding": (
+        "Qwen2",
+        LLAMA_LIKE | SLIDING | {"use_sliding_window": True, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3", LLAMA_LIKE | {"head_dim": 8}),
+    "gemma": ("Gemma", LLAMA_LIKE | {"head_dim": 8}),
+    "gemma2, capped": (
+        "Gemma2",
+        LLAMA_LIKE | SLIDING | {"head_dim": 8, "attn_logit_softcapping": 5.0},
+    ),
+    "phi3": ("Phi3", LLAMA_LIKE | {"sliding_window": None}),
+    "gpt_neox": ("GPTNeoX", WITHOUT_GROUPS),
+    "granite": ("Granite", LLAMA_LIKE),
+    "olmo2": ("Olmo2", LLAMA_LIKE),
+    "starcoder2, sliding window": ("Starcoder2", LLAMA_LIKE | SLIDING),
+}
+
+
+def hugging_face_model(family: str, device: torch.device, **options: Any) -> Any:
+    """A tiny causal model of a family, in float64 and evaluation mode."""
+    import transformers
+
+    prefix, defaults = FAMILIES[family]
+    config = getattr(transformers, f"{prefix}Config")(**(defaults | options))
+    name = "GPT2LMHeadModel" if prefix == "GPT2" else f"{prefix}ForCausalLM"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = getattr(transformers, name)(config)
+    return model.double().to(device).eval()
+
+
+def without_cache(model: Any) -> Any:
+    """The same model as a callable that keeps no cache."""
+
+    def forward(input_ids: Tensor) -> SimpleNamespace:
+        output = model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
+        return SimpleNamespace(logits=output.logits, last_hidden_state=output.hidden_states[-1])
+
+    return forward

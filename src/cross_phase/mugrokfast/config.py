@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from .grokfast import FILTERS
 from .muon import ADJUST_LR_FNS
+from .newton_schulz import COEFFICIENTS, FORMS
 
 # name: (lowest value, upper bound); the upper bound itself is excluded.
 _RANGES: Mapping[str, tuple[float, float]] = {
@@ -20,8 +25,17 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "weight_decay": (0.0, math.inf),
     "eps": (0.0, math.inf),
     "ns_steps": (1, 100),
+    "grokfast_window": (1, 1_000_000),
 }
-_FLAGS = ("nesterov", "muon_ste_mode", "maximize")
+_FLAGS = ("nesterov", "muon_ste_mode", "maximize", "capturable")
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "adjust_lr_fn": ADJUST_LR_FNS,
+    "grokfast_filter": FILTERS,
+    "ns_coefficients": tuple(COEFFICIENTS),
+    "ns_form": FORMS,
+    "nonfinite_grads": ("propagate", "raise", "skip"),
+}
+_STATE_DTYPES = (None, torch.bfloat16, torch.float32)
 _PHASES: Mapping[int, Mapping[str, Any]] = {
     1: {"muon_lr": 1e-3, "fallback_lr": 1e-3, "grokfast_lambda": 0.3},
     3: {
@@ -55,7 +69,9 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
         ValueError: A value lies outside its range.
     """
     for name, (low, high) in _RANGES.items():
-        if name in values:
+        if name == "lr" and isinstance(values.get(name), Tensor):
+            _check_lr_tensor(values[name])
+        elif name in values:
             _check_number(name, values[name], low, high)
     if "qk_clip_threshold" in values:
         threshold = values["qk_clip_threshold"]
@@ -63,18 +79,46 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
         if threshold == 0:
             raise ValueError("qk_clip_threshold must be greater than 0: it bounds attention logits")
     if "betas" in values:
-        betas = values["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
-        for index, beta in enumerate(betas):
-            _check_number(f"betas[{index}]", beta, 0.0, 1.0)
+        _check_betas(values["betas"])
     for name in _FLAGS:
         if name in values and not isinstance(values[name], bool):
             raise TypeError(f"{name} must be True or False, got {values[name]!r}")
-    if "adjust_lr_fn" in values and values["adjust_lr_fn"] not in ADJUST_LR_FNS:
+    for name, known in _NAMES.items():
+        if name in values and values[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {values[name]!r}")
+    if values.get("state_dtype") not in _STATE_DTYPES:
         raise ValueError(
-            f"adjust_lr_fn must be one of {', '.join(ADJUST_LR_FNS)}, "
-            f"got {values['adjust_lr_fn']!r}"
+            "state_dtype must be None, torch.bfloat16 or torch.float32, got "
+            f"{values['state_dtype']!r}"
+        )
+    if values.get("capturable"):
+        _check_capturable(values)
+
+
+def _check_capturable(values: Mapping[str, Any]) -> None:
+    if values.get("grokfast_filter") == "ma":
+        raise ValueError(
+            "capturable needs grokfast_filter='ema': the moving window keeps its place on the host"
+        )
+    if values.get("nonfinite_grads") in ("raise", "skip"):
+        raise ValueError(
+            "capturable needs nonfinite_grads='propagate': the host decides about the others"
+        )
+
+
+def _check_betas(betas: object) -> None:
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
+    for index, beta in enumerate(betas):
+        _check_number(f"betas[{index}]", beta, 0.0, 1.0)
+
+
+def _check_lr_tensor(lr: Tensor) -> None:
+    # Its value is not read: that would wait for the device.
+    if lr.numel() != 1 or not lr.is_floating_point():
+        raise ValueError(
+            "lr as a tensor must hold one floating-point number, got the shape "
+            f"{tuple(lr.shape)} of {lr.dtype}"
         )
 
 
@@ -113,6 +157,22 @@ class MuGrokConfig:
         betas: AdamW's decay rates of the first and second moment, each in [0, 1).
         eps: AdamW's term in the denominator.
         maximize: Ascend instead of descend.
+        grokfast_filter: ``"ema"``, an exponential moving average, or ``"ma"``, the mean of a window
+            of gradients.
+        grokfast_window: Gradients in that window; the state holds them all.
+        ns_coefficients: ``"muon"`` or ``"polar_express"``, see
+            :func:`~cross_phase.mugrokfast.newton_schulz.newton_schulz`.
+        ns_form: ``"standard"``, on the CPU bit for bit what :class:`torch.optim.Muon` computes, or
+            ``"gram"``, the same polynomial with fewer multiplications for oblong matrices.
+        nonfinite_grads: What a NaN or infinite gradient does: ``"propagate"`` lets it through, as
+            torch's optimizers do; ``"raise"`` names the parameter and changes nothing; ``"skip"``
+            leaves out the step and counts it. The last two read one number per step back from the
+            device.
+        state_dtype: Type of the Grokfast state and of Muon's momentum, ``torch.bfloat16`` or
+            ``torch.float32``; by default each parameter's own. AdamW's moments always have the
+            parameter's type: bfloat16 could not represent the small steps of the second one.
+        capturable: Let a CUDA graph capture the step. Give learning rates as tensors then, because
+            a graph would keep a number for ever.
 
     Raises:
         TypeError: A value is of the wrong type.
@@ -134,10 +194,17 @@ class MuGrokConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     maximize: bool = False
+    grokfast_filter: str = "ema"
+    grokfast_window: int = 100
+    ns_coefficients: str = "muon"
+    ns_form: str = "standard"
+    nonfinite_grads: str = "propagate"
+    state_dtype: torch.dtype | None = None
+    capturable: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
-        check_hyperparameters(asdict(self))
+        check_hyperparameters({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def from_phase(cls, phase_num: int) -> "MuGrokConfig":

@@ -1,13 +1,23 @@
 """Muon: momentum, orthogonalised by a Newton-Schulz iteration."""
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, _foreach_lerp, _foreach_lerp_
-
-from .newton_schulz import orthogonalize
+from torch import (
+    Tensor,
+    _foreach_add_,
+    _foreach_lerp,
+    _foreach_lerp_,
+    _foreach_mul,
+    _foreach_mul_,
+)
 
 ADJUST_LR_FNS = ("original", "match_rms_adamw")
+
+# torch rounds the factor of a _foreach_mul_ to the type of the tensors first; in these types that
+# is what mul_ does, too.
+_EXACT_FOREACH = (torch.float32, torch.float64)
 
 
 def muon(
@@ -15,11 +25,12 @@ def muon(
     grads: list[Tensor],
     momentum_buffers: list[Tensor],
     *,
-    lr: float,
+    orthogonalize: Callable[[list[Tensor]], list[Tensor]],
+    shapes: list[torch.Size],
+    lr: float | Tensor,
     weight_decay: float,
     momentum: float,
     nesterov: bool,
-    ns_steps: int,
     adjust_lr_fn: str,
 ) -> None:
     r"""Update ``params`` and ``momentum_buffers`` in place by one step of Muon.
@@ -36,27 +47,57 @@ def muon(
     a convolution, is taken as the matrix of its first dimension by all others.
 
     Args:
-        params: Floating-point tensors of at least 2 dimensions.
+        params: Floating-point tensors of at least 2 dimensions, or this process's shards of them.
         grads: Their gradients, of the same shapes and types; they are not modified.
-        momentum_buffers: :math:`B_{t-1}`, of the same shapes and types; zeros at the first step.
-        lr: Learning rate :math:`\eta`.
+        momentum_buffers: :math:`B_{t-1}`, of the same shapes, of the type of the gradients or of a
+            narrower one; zeros at the first step.
+        orthogonalize: Takes the updates :math:`U_t`, shaped like ``params``, and returns what is to
+            be subtracted, shaped likewise.
+        shapes: The shapes of the whole parameters.
+        lr: Learning rate :math:`\eta`, a number or a tensor of no dimensions.
         weight_decay: Decoupled weight decay :math:`\lambda`.
         momentum: :math:`\mu`, in [0, 1).
         nesterov: Whether to use Nesterov momentum.
-        ns_steps: Number of Newton-Schulz iterations.
         adjust_lr_fn: ``"original"`` or ``"match_rms_adamw"``.
     """
-    _foreach_lerp_(momentum_buffers, grads, 1 - momentum)
-    updates = _foreach_lerp(grads, momentum_buffers, momentum) if nesterov else momentum_buffers
-    matrices = [update.flatten(1) for update in updates]
-    for param, matrix in zip(params, orthogonalize(matrices, steps=ns_steps), strict=True):
-        ratio = lr_ratio(matrix.shape, adjust_lr_fn)
-        # Not _foreach_mul_, which rounds the factor to the parameter's type first.
-        param.mul_(1 - lr * weight_decay)
-        param.add_(matrix.reshape(param.shape), alpha=-lr * ratio)
+    narrowed = [g.to(buffer.dtype) for g, buffer in zip(grads, momentum_buffers, strict=True)]
+    _foreach_lerp_(momentum_buffers, narrowed, 1 - momentum)
+    updates = momentum_buffers
+    if nesterov:
+        updates = list(_foreach_lerp(narrowed, momentum_buffers, momentum))
+    alike: dict[tuple[torch.device, torch.dtype, float], list[tuple[Tensor, Tensor]]] = {}
+    for param, update, shape in zip(params, orthogonalize(updates), shapes, strict=True):
+        ratio = lr_ratio(matrix_shape(shape), adjust_lr_fn)
+        alike.setdefault((param.device, param.dtype, ratio), []).append((param, update))
+    for (_, _, ratio), pairs in alike.items():
+        _apply([p for p, _ in pairs], [u for _, u in pairs], lr, ratio, weight_decay)
 
 
-def lr_ratio(shape: torch.Size, adjust_lr_fn: str) -> float:
+def _apply(
+    params: list[Tensor], updates: list[Tensor], lr: float | Tensor, ratio: float, decay: float
+) -> None:
+    """Shrink and move parameters of one device, type and ratio."""
+    if isinstance(lr, Tensor):
+        lr = lr.to(params[0].device, non_blocking=True)
+        if decay:
+            _foreach_mul_(params, 1 - lr * decay)
+        typed = [u.to(p.dtype) for p, u in zip(params, updates, strict=True)]
+        _foreach_add_(params, _foreach_mul(typed, -lr * ratio))
+        return
+    if decay and params[0].dtype in _EXACT_FOREACH:
+        _foreach_mul_(params, 1 - lr * decay)
+    elif decay:
+        for param in params:
+            param.mul_(1 - lr * decay)
+    _foreach_add_(params, updates, alpha=-lr * ratio)
+
+
+def matrix_shape(shape: torch.Size) -> tuple[int, int]:
+    """Return the shape (m, n) of the matrix that a parameter is taken as."""
+    return shape[0], shape[1:].numel()
+
+
+def lr_ratio(shape: tuple[int, int], adjust_lr_fn: str) -> float:
     r"""Return the factor by which a matrix's shape changes its learning rate.
 
     ``"original"`` is :math:`\sqrt{\max(1, m / n)}` (Keller Jordan), ``"match_rms_adamw"`` is

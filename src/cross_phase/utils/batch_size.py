@@ -1,25 +1,32 @@
-"""A batch size that fits into the device's memory, from a stated memory model.
+"""A batch size that fits into the device's memory, from a stated memory model, or measured.
 
 The memory of one training step of a decoder-only transformer is taken to be::
 
-    fixed      = weights + gradients + optimizer state
-    per sample = sequence_length * (activations + logits)          (per token)
-    activations = 34 * layers * hidden_size * itemsize / 2         bytes
-    logits      = 3 * vocab_size * itemsize                        bytes
+    fixed       = weights + gradients + optimizer state
+    per sample  = sequence_length * (layers * (activations + scores) + logits)   (per token)
+    activations = 34 * hidden_size * itemsize                              bytes
+    scores      = 3 * heads * sequence_length * max(itemsize, 4)           bytes, unfused only
+    logits      = vocab_size * (3 * max(itemsize, 4) + narrow)             bytes
 
-The activations are equation 2 of Korthikanti et al. 2022, "Reducing Activation Recomputation
-in Large Transformer Models" (arXiv 2205.05198), without its ``5 * a * s / h`` term, because
-fused attention does not keep the score matrix; it is stated there for 16-bit activations. The
-logits are kept with their log-softmax and their gradient. Layers follow from the parameters,
-``params = 12 * layers * hidden_size**2``; where the hidden size is not known either, from the
-usual shape ``hidden_size = 64 * layers`` (GPT-2 small: 12 layers, 768 wide).
+Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models" (arXiv
+2205.05198), equation 2, count 17 activations per token, layer and unit of width (34 bytes of 16
+bits) for fused kernels. Models as they are commonly written keep more, for GELU, dropout and
+copies of transposed tensors: with GPT-2 of Transformers 28 were measured. So twice the paper's
+number is planned with. The scores of attention are kept, with their softmax and its dropout,
+where attention is not fused. The logits are kept with their log-softmax and its gradient, all
+three at least float32, and the narrow original where the model's dtype is narrower.
 
-It is an estimate, to start from: attention without a fused kernel, long sequences and other
-architectures take more.
+Layers follow from the parameters, ``params = 12 * layers * hidden_size**2``; where the hidden
+size is not known either, from the usual shape ``hidden_size = 64 * layers`` (GPT-2 small: 12
+layers, 768 wide). A head is taken to be 64 wide.
+
+It is an estimate, to start from. Where the device is at hand, :func:`measure_safe_batch_size`
+measures instead.
 """
 
 import math
 import warnings
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -34,6 +41,8 @@ USABLE_MEMORY = 0.9
 
 DEFAULT_VOCAB_SIZE = 32_768
 WIDTH_PER_LAYER = 64
+HEAD_WIDTH = 64
+ACTIVATIONS = 34
 
 # Copies of the weights held besides the weights: gradients and optimizer state.
 EXTRA_WEIGHT_COPIES = {
@@ -56,6 +65,7 @@ def calculate_safe_batch_size(
     vocab_size: int | None = None,
     dtype: torch.dtype | None = None,
     optimizer: str = "adamw",
+    fused_attention: bool = True,
 ) -> int:
     """Estimate the largest batch that trains within the device's memory.
 
@@ -72,6 +82,8 @@ def calculate_safe_batch_size(
         dtype: Floating dtype of weights and activations; the model's own, or float32.
         optimizer: One of ``"none"`` (inference), ``"sgd"``, ``"sgd_momentum"``, ``"muon"``,
             ``"adam"``, ``"adamw"``, ``"muon_grokfast"``.
+        fused_attention: Whether attention keeps no score matrix, as
+            ``scaled_dot_product_attention`` does on CUDA, and on the CPU without dropout.
 
     Returns:
         The number of samples, at least 1. Where even one does not fit by the estimate, that is
@@ -113,9 +125,14 @@ def calculate_safe_batch_size(
     layers_times_width = params / (12 * width)
 
     fixed = weight_bytes * (1 + EXTRA_WEIGHT_COPIES[optimizer])
-    activations = 34 * layers_times_width * dtype.itemsize / 2
-    logits = 3 * vocab_size * dtype.itemsize
-    per_sample = sequence_length * (activations + logits)
+    wide = max(dtype.itemsize, 4)
+    activations = ACTIVATIONS * layers_times_width * dtype.itemsize
+    # layers * heads, with heads = width / HEAD_WIDTH
+    scores = 3 * layers_times_width / HEAD_WIDTH * sequence_length * wide
+    logits = vocab_size * (3 * wide + (dtype.itemsize if dtype.itemsize < wide else 0))
+    per_sample = sequence_length * (
+        activations + logits + (0.0 if fused_attention else scores)
+    )
 
     available = device_vram_gb * GIBIBYTE * USABLE_MEMORY - fixed
     batch_size = math.floor(available / per_sample)
@@ -130,6 +147,101 @@ def calculate_safe_batch_size(
         )
         return 1
     return batch_size
+
+
+def measure_safe_batch_size(
+    training_step: Callable[[int], object],
+    device: str | torch.device = "cuda",
+    *,
+    max_batch_size: int = 65_536,
+) -> int:
+    """Measure the largest batch that trains within a CUDA device's memory.
+
+    Steps of 1, 2 and 4 samples show what a sample takes; larger steps, each predicted from those
+    before, are then tried until the next would not fit. It plans with 90% of the memory that
+    this process can have.
+
+    Args:
+        training_step: Runs one whole training step (forward, backward and optimizer step) with
+            a batch of the given number of samples, of the greatest length that will occur.
+        device: The CUDA device.
+        max_batch_size: The largest batch to try.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        ValueError: ``device`` is not a CUDA device, or ``max_batch_size`` is below 1.
+        RuntimeError: There is no CUDA device.
+        torch.cuda.OutOfMemoryError: Not even one sample fits.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        raise ValueError(
+            f"memory is measured on CUDA devices, not on {device.type}: use "
+            "calculate_safe_batch_size"
+        )
+    if max_batch_size < 1:
+        raise ValueError(f"max_batch_size must be at least 1, got {max_batch_size}")
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch sees no CUDA device: use calculate_safe_batch_size")
+    free, _ = torch.cuda.mem_get_info(device)
+    available = int(USABLE_MEMORY * (free + torch.cuda.memory_reserved(device)))
+
+    def peak_bytes(batch_size: int) -> int | None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            training_step(batch_size)
+            torch.cuda.synchronize(device)
+        except torch.cuda.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            return None
+        return torch.cuda.max_memory_reserved(device)
+
+    return largest_batch(peak_bytes, available, max_batch_size)
+
+
+def largest_batch(
+    peak_bytes: Callable[[int], int | None], available: int, max_batch_size: int
+) -> int:
+    """Find the largest batch whose peak is within the available memory.
+
+    Args:
+        peak_bytes: The peak memory of a step with a batch of this size; None where it failed
+            for lack of memory. It grows with the batch.
+        available: In bytes.
+        max_batch_size: The largest batch to try.
+
+    Returns:
+        The largest batch that was tried and fits, at least 1; the next larger one does not fit,
+        or is more than 1/16 larger.
+    """
+    fits, too_large = 1, max_batch_size + 1
+    peaks = {1: peak_bytes(1) or 0}
+    batch_size = 2
+    while batch_size < too_large and too_large - fits > max(1, fits // 16):
+        peak = peak_bytes(batch_size)
+        if peak is None or peak > available:
+            too_large = batch_size
+        else:
+            fits = batch_size
+            peaks[batch_size] = peak
+        batch_size = _next_batch(peaks, fits, too_large, available)
+    return fits
+
+
+def _next_batch(peaks: Mapping[int, int], fits: int, too_large: int, available: int) -> int:
+    """Predict the largest batch from the two largest that fit; never outside what is open."""
+    if fits < 4 < too_large:
+        return 2 * fits
+    before, last = sorted(peaks)[-2:] if len(peaks) > 1 else (0, 1)
+    slope = (peaks[last] - peaks.get(before, 0)) / (last - before)
+    predicted = last + int((available - peaks[last]) / slope) if slope > 0 else 2 * fits
+    middle = (fits + too_large) // 2
+    # A prediction that is no news would be tried for ever: then halve what is open.
+    return predicted if fits < predicted < too_large else min(max(middle, fits + 1), 4 * fits)
 
 
 def _check_positive(name: str, value: float) -> None:

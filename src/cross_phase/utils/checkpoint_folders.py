@@ -4,6 +4,9 @@ The folder holds data files that are never changed once written, under names tha
 again, and ``manifest.json``, which names those that count. Replacing the manifest is the one
 step that turns the old checkpoint into the new one; until then new data files are not referred
 to, and afterwards the old ones are not.
+
+``model.safetensors.index.json`` names the model's files for the programs of Hugging Face. It
+follows the manifest; until it does, it names the old checkpoint's files, and they are kept.
 """
 
 import hashlib
@@ -14,14 +17,16 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from .checksums import HASHERS
+from .huggingface_files import INDEX_NAME, index_json, indexed_files
 from .tensor_files import DataFile, write_tensor_file
 
 if sys.platform != "win32":
@@ -32,9 +37,10 @@ logger = logging.getLogger(__name__)
 FORMAT = "cross_phase.checkpoint"
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
-ROLES = ("model", "optimizer", "extra")
+ROLES = ("model", "optimizer", "extra", "training")
 
-DATA_NAME = re.compile(rf"(?:{'|'.join(ROLES)})-[0-9a-f]{{32}}\.safetensors")
+DATA_NAME = re.compile(rf"(?:{'|'.join(ROLES)})-[0-9a-f]{{32}}-[0-9]{{5,}}\.safetensors")
+FILE_FIELDS = {entry.name for entry in fields(DataFile)}
 STAGING_NAME = re.compile(r"\.staging-[0-9a-f]{32}")
 
 
@@ -43,18 +49,22 @@ class Manifest:
     """What a checkpoint holds.
 
     Attributes:
-        files: The data files of each role: ``model``, ``optimizer``, ``extra``.
+        checksum: The name of the data files' checksums.
+        files: The data files of each role: ``model``, ``optimizer``, ``extra``, ``training``.
         tied: Names of the model's tensors that are stored under another name.
         config: The encoded configuration.
         metadata: The encoded metadata.
         optimizer: The encoded optimizer state without its tensors, or None.
+        training: The encoded training state without its tensors, or None.
     """
 
+    checksum: str
     files: Mapping[str, tuple[DataFile, ...]] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     config: Any = None
     metadata: Any = None
     optimizer: Any = None
+    training: Any = None
 
     def names(self) -> set[str]:
         """Return the names of all data files."""
@@ -86,14 +96,17 @@ class Manifest:
         checksum = body.pop("sha256", None)
         if checksum != _body_sha256(body):
             raise ValueError(f"{MANIFEST_NAME} is damaged or was edited: its checksum differs")
-        if set(body) != {"format", "version", "files", "tied", "config", "metadata", "optimizer"}:
+        names = {entry.name for entry in fields(cls)}
+        if set(body) != {"format", "version", *names}:
             raise ValueError(f"{MANIFEST_NAME} lacks entries or has unknown ones")
+        if body["checksum"] not in list(HASHERS):
+            raise ValueError(f"{MANIFEST_NAME}: unknown checksum {body['checksum']!r}")
         return cls(
-            files=_parse_files(body["files"]),
-            tied=_parse_tied(body["tied"]),
-            config=body["config"],
-            metadata=body["metadata"],
-            optimizer=body["optimizer"],
+            **{
+                **{name: body[name] for name in names},
+                "files": _parse_files(body["files"]),
+                "tied": _parse_names("tied", body["tied"]),
+            }
         )
 
 
@@ -117,12 +130,8 @@ def read_manifest(folder: Path) -> bytes:
 
 def replace_checkpoint(
     folder: Path,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    *,
-    tied: Mapping[str, str],
-    config: Any,
-    metadata: Any,
-    optimizer: Any,
+    shards: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    contents: Manifest,
 ) -> None:
     """Make the folder hold this checkpoint instead of the one that it holds, if any.
 
@@ -132,43 +141,85 @@ def replace_checkpoint(
 
     Args:
         folder: The folder; it is made where it does not exist.
-        tensors: The tensors of each role, ready to store.
-        tied: See :class:`Manifest`, like the others.
-        config: Encoded.
-        metadata: Encoded.
-        optimizer: Encoded.
+        shards: The tensors of each file of each role, storable.
+        contents: The rest of the manifest; its ``files`` are filled in.
 
     Raises:
         OSError: Something cannot be written; the old checkpoint is still there.
+        ValueError: The folder holds the index of another program's checkpoint.
     """
-    _make_durable_folder(folder)
-    with _folder_lock(folder) as locked:
-        save_id = secrets.token_hex(16)
-        staging = folder / f".staging-{save_id}"
-        disposable = _referenced_names(folder)
-        staging.mkdir()
-        try:
-            files: dict[str, tuple[DataFile, ...]] = {}
-            for role, role_tensors in tensors.items():
-                name = f"{role}-{save_id}.safetensors"
-                disposable.add(name)
-                files[role] = (write_tensor_file(staging / name, role_tensors),)
-                (staging / name).replace(folder / name)
-            manifest = Manifest(files, tied, config, metadata, optimizer)
-            with (staging / MANIFEST_NAME).open("x", encoding="utf-8") as file:
-                file.write(manifest.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            # The data files must be there for good before a manifest refers to them.
-            _sync_folder(folder)
-            (staging / MANIFEST_NAME).replace(folder / MANIFEST_NAME)
-            _sync_folder(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            if locked:
-                # No other writer is at work, so whatever is not referred to was left behind.
-                _remove_leftovers(folder)
-            _remove_unreferenced(folder, disposable)
+
+    def write(staging: Path, save_id: str) -> Manifest:
+        files = {
+            role: tuple(
+                write_tensor_file(
+                    staging / f"{role}-{save_id}-{number:05}.safetensors",
+                    tensors,
+                    contents.checksum,
+                )
+                for number, tensors in enumerate(role_shards, start=1)
+            )
+            for role, role_shards in shards.items()
+        }
+        return replace(contents, files=files)
+
+    make_durable_folder(folder)
+    with folder_lock(folder) as locked:
+        commit_files(folder, write, locked=locked)
+
+
+def commit_files(
+    folder: Path, write: Callable[[Path, str], Manifest], *, locked: bool, save_id: str = ""
+) -> None:
+    """Have data files written aside, and make them the folder's checkpoint.
+
+    Args:
+        folder: The folder, which exists.
+        write: Given a new folder and the id that the files' names carry, writes the data files
+            into that folder, durably, and returns the manifest that names them.
+        locked: Whether no other writer can be at work.
+        save_id: The id; a random one by default.
+
+    Raises:
+        OSError: Something cannot be written; the old checkpoint is still there.
+        ValueError: The folder holds the index of another program's checkpoint.
+    """
+    save_id = save_id or new_save_id()
+    staging = folder / staging_name(save_id)
+    disposable = _indexed_names(folder)
+    with suppress(ValueError):  # a damaged manifest does not stop a save that replaces it
+        disposable |= _referenced_names(folder)
+    staging.mkdir(exist_ok=True)
+    try:
+        manifest = write(staging, save_id)
+        disposable |= manifest.names()
+        for name in sorted(manifest.names()):
+            (staging / name).replace(folder / name)
+        _write_durably(staging / MANIFEST_NAME, manifest.to_json())
+        _write_durably(staging / INDEX_NAME, index_json(manifest.files["model"]))
+        # The data files must be there for good before a manifest refers to them.
+        _sync_folder(folder)
+        (staging / MANIFEST_NAME).replace(folder / MANIFEST_NAME)
+        _sync_folder(folder)
+        (staging / INDEX_NAME).replace(folder / INDEX_NAME)
+        # Old files go only when no durable index refers to them.
+        _sync_folder(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if locked:
+            # No other writer is at work, so whatever is not referred to was left behind.
+            _remove_leftovers(folder)
+        _remove_unreferenced(folder, disposable)
+
+
+def new_save_id() -> str:
+    """Make an id that no save before had."""
+    return secrets.token_hex(16)
+
+
+def staging_name(save_id: str) -> str:
+    """Name the folder in which a save is prepared."""
+    return f".staging-{save_id}"
 
 
 def _body_sha256(body: Mapping[str, Any]) -> str:
@@ -183,19 +234,21 @@ def _parse_files(files: Any) -> dict[str, tuple[DataFile, ...]]:
 
 
 def _parse_file(entry: Any) -> DataFile:
-    if not isinstance(entry, dict) or set(entry) != {"name", "bytes", "sha256"}:
-        raise ValueError(f"{MANIFEST_NAME}: a file needs 'name', 'bytes' and 'sha256'")
+    if not isinstance(entry, dict) or set(entry) != FILE_FIELDS:
+        needed = ", ".join(sorted(FILE_FIELDS))
+        raise ValueError(f"{MANIFEST_NAME}: a file needs {needed}")
     name = entry["name"]
     # Nothing but our own names: a manifest must not reach files outside its folder.
     if not isinstance(name, str) or DATA_NAME.fullmatch(name) is None:
         raise ValueError(f"{MANIFEST_NAME}: {name!r} is not the name of a data file")
-    return DataFile(name, entry["bytes"], entry["sha256"])
+    tensors = _parse_names("tensors", entry["tensors"])
+    return DataFile(**{**entry, "tensors": tensors})
 
 
-def _parse_tied(tied: Any) -> dict[str, str]:
-    if not isinstance(tied, dict) or not all(isinstance(kept, str) for kept in tied.values()):
-        raise ValueError(f"{MANIFEST_NAME}: 'tied' must map names to names")
-    return tied
+def _parse_names(what: str, names: Any) -> dict[str, str]:
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{MANIFEST_NAME}: {what!r} must map names to strings")
+    return names
 
 
 def _list(value: Any) -> list[Any]:
@@ -204,7 +257,15 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _make_durable_folder(folder: Path) -> None:
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_durable_folder(folder: Path) -> None:
+    """Make a folder, and its parents, so that they outlast a crash."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -223,7 +284,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _folder_lock(folder: Path) -> Iterator[bool]:
+def folder_lock(folder: Path) -> Iterator[bool]:
     """Wait for the folder's other writers; the system frees the lock of one that dies.
 
     Yields:
@@ -247,11 +308,31 @@ def _folder_lock(folder: Path) -> Iterator[bool]:
 
 
 def _referenced_names(folder: Path) -> set[str]:
-    """Names that the folder's manifest refers to; none where there is no readable one."""
+    """Names that the folder's manifest refers to; none where there is no manifest.
+
+    Raises:
+        ValueError: The manifest cannot be read.
+    """
     try:
         return Manifest.from_json(read_manifest(folder)).names()
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return set()
+
+
+def _indexed_names(folder: Path) -> set[str]:
+    """Names that the folder's index refers to.
+
+    Raises:
+        ValueError: They are another program's files.
+    """
+    names = indexed_files(folder)
+    foreign = sorted(name for name in names if DATA_NAME.fullmatch(name) is None)
+    if foreign:
+        raise ValueError(
+            f"the folder holds another program's checkpoint ({INDEX_NAME} names {foreign[0]}): "
+            "save into a folder of its own"
+        )
+    return names
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -263,8 +344,12 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _remove_unreferenced(folder: Path, names: set[str]) -> None:
-    """Remove those of the named data files that the manifest on disk does not refer to."""
-    for name in names - _referenced_names(folder):
+    """Remove those of the named data files that neither manifest nor index refers to."""
+    try:
+        referenced = _referenced_names(folder)
+    except ValueError:
+        return  # whose manifest is damaged may be mended by hand, as long as its data is there
+    for name in names - referenced - indexed_files(folder):
         _remove(folder / name)
 
 

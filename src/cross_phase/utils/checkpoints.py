@@ -3,31 +3,78 @@
 A checkpoint is a folder of safetensors files and a manifest; see ``checkpoint_folders``.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from .checkpoint_errors import CheckpointError
-from .checkpoint_folders import Manifest, read_manifest, replace_checkpoint
+from .checkpoint_folders import (
+    MANIFEST_NAME,
+    Manifest,
+    read_manifest,
+    replace_checkpoint,
+)
+from .checksums import DEFAULT_CHECKSUM, new_hasher
+from .huggingface_files import INDEX_NAME, SINGLE_NAME
+from .model_state import (
+    NameDifferences,
+    check_module,
+    check_weights,
+    copy_weights,
+    map_weights,
+    restore_ties,
+    split_ties,
+)
 from .state_trees import decode_tree, encode_tree
-from .tensor_files import read_tensor_files, require_safetensors, storable_tensors
+from .tensor_files import (
+    StoredTensor,
+    TensorFile,
+    check_storable,
+    check_tensor_file,
+    require_safetensors,
+    split_into_shards,
+)
 
-# How many names an error message lists.
-SHOWN_NAMES = 5
+SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """What :func:`verify_checkpoint` found whole.
+
+    Attributes:
+        path: The checkpoint.
+        files: How many data files it has.
+        tensors: How many tensors they hold.
+        bytes: Their length together.
+        checksum: The name of the checksums that were compared.
+    """
+
+    path: Path
+    files: int
+    tensors: int
+    bytes: int
+    checksum: str
 
 
 def save_checkpoint(
     model: nn.Module,
     output_path: str | PathLike[str],
-    config: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
+    config: Any = None,
+    metadata: Any = None,
     optimizer_state: Mapping[str, Any] | None = None,
     extra_tensors: Mapping[str, Tensor] | None = None,
+    *,
+    training_state: Mapping[str, Any] | None = None,
+    max_shard_size: int | str = "5GB",
+    checksum: str = DEFAULT_CHECKSUM,
 ) -> Path:
     """Save a model, and what belongs to it, as one folder that changes all at once.
 
@@ -35,52 +82,94 @@ def save_checkpoint(
     that was there before, or the new one, never a mixture. Everything is stored bit for bit;
     tensors that share memory in whole (tied weights) are stored once.
 
+    The weights lie in safetensors files that ``model.safetensors.index.json`` names, so the
+    programs of Hugging Face read them too.
+
     Args:
         model: The model; its ``state_dict`` is stored, which must hold only tensors.
         output_path: The folder, under exactly this name. A checkpoint in it is replaced.
-        config: Nested dict, list, tuple, str, int, float, bool, None, ``torch.dtype``,
-            ``torch.device`` and ``pathlib.Path``.
+        config: A dict or a dataclass instance; nested, of dicts, lists, tuples, strings,
+            numbers, None, dataclass instances, enum members, ``pathlib.Path``,
+            ``torch.dtype``, ``torch.device`` and NumPy scalars.
         metadata: Of the same types.
         optimizer_state: ``optimizer.state_dict()``: of the same types, and tensors.
         extra_tensors: More tensors by name; their names do not meet the model's.
+        training_state: Whatever else training needs to go on, such as
+            ``{"scheduler": scheduler.state_dict(), "random": get_random_states()}``: of the
+            same types, tensors and NumPy arrays.
+        max_shard_size: How much a file holds at most, in bytes or as ``"500MB"`` (decimal
+            units, as Hugging Face has them); a larger tensor gets a file of its own.
+        checksum: ``"xxh3_128"``, or ``"sha256"``, which is slower and against forgery too.
 
     Returns:
         The folder.
 
     Raises:
         TypeError: ``model`` is not an ``nn.Module``.
+        ValueError: ``max_shard_size`` or ``checksum`` is none.
         CheckpointError: Something cannot be stored, by name, before anything is written; or
             writing failed, and the checkpoint that was there is still there.
         ImportError: safetensors is not installed.
     """
+    check_module(model)
+    return write_checkpoint(
+        Path(output_path),
+        model.state_dict(),
+        config={} if config is None else config,
+        metadata={} if metadata is None else metadata,
+        optimizer_state=optimizer_state,
+        extra_tensors=extra_tensors,
+        training_state=training_state,
+        max_shard_size=max_shard_size,
+        checksum=checksum,
+    )
+
+
+def write_checkpoint(
+    folder: Path,
+    model_state: Mapping[str, Any],
+    *,
+    config: Any,
+    metadata: Any,
+    optimizer_state: Mapping[str, Any] | None,
+    extra_tensors: Mapping[str, Tensor] | None,
+    training_state: Mapping[str, Any] | None,
+    max_shard_size: int | str,
+    checksum: str,
+) -> Path:
+    """Save a model's ``state_dict``; see :func:`save_checkpoint`."""
     require_safetensors()
-    _check_module(model)
-    folder = Path(output_path)
+    shard_bytes = parse_size(max_shard_size)
+    new_hasher(checksum)
+    tensors: dict[str, Mapping[str, Tensor]] = {}
     try:
-        kept, tied = _split_ties(model.state_dict())
-        tensors = {"model": storable_tensors(kept, "model")}
-        encoded_config = encode_tree(dict(config or {}), "config")
-        encoded_metadata = encode_tree(dict(metadata or {}), "metadata")
-        encoded_optimizer = None
-        if optimizer_state is not None:
-            optimizer_tensors: dict[str, Tensor] = {}
-            encoded_optimizer = encode_tree(
-                dict(optimizer_state), "optimizer_state", optimizer_tensors
-            )
-            tensors["optimizer"] = storable_tensors(optimizer_tensors, "optimizer_state")
+        tensors["model"], tied = split_ties(model_state)
+        check_storable(tensors["model"], "model")
+        trees: dict[str, Any] = {}
+        for role, name, state in (
+            ("optimizer", "optimizer_state", optimizer_state),
+            ("training", "training_state", training_state),
+        ):
+            if state is None:
+                continue
+            found: dict[str, Tensor] = {}
+            trees[role] = encode_tree(_plain_dict(state), name, found)
+            check_storable(found, name)
+            tensors[role] = found
         if extra_tensors:
-            tensors["extra"] = storable_tensors(extra_tensors, "extra_tensors")
+            check_storable(extra_tensors, "extra_tensors")
+            tensors["extra"] = extra_tensors
+        contents = Manifest(
+            checksum,
+            tied=tied,
+            config=encode_tree(_plain_dict(config), "config"),
+            metadata=encode_tree(_plain_dict(metadata), "metadata"),
+            **trees,
+        )
+        shards = {role: split_into_shards(group, shard_bytes) for role, group in tensors.items()}
+        replace_checkpoint(folder, shards, contents)
     except (TypeError, ValueError) as error:
         raise CheckpointError(folder, f"not saved: {error}") from error
-    try:
-        replace_checkpoint(
-            folder,
-            tensors,
-            tied=tied,
-            config=encoded_config,
-            metadata=encoded_metadata,
-            optimizer=encoded_optimizer,
-        )
     except OSError as error:
         raise CheckpointError(folder, f"could not be written: {error}") from error
     return folder
@@ -92,12 +181,17 @@ def load_checkpoint(
     device: str | torch.device = "cpu",
     load_optimizer: bool = False,
     strict: bool = True,
+    *,
+    mmap: bool = False,
+    verify: bool | None = None,
+    config_types: Collection[type] = (),
 ) -> dict[str, Any]:
     """Load a model's weights, all of them or none, and return what was saved beside them.
 
     Everything is checked before a parameter is touched: the manifest, each file's length and
-    SHA-256, and every tensor's name, shape and dtype. The optimizer's file is read and checked
-    only where it is asked for. The weights are copied into the model's own tensors.
+    checksums, and every tensor's name, shape and dtype. The optimizer's files are read and
+    checked only where they are asked for. The weights are read straight into the model's own
+    memory, so a load needs next to none besides.
 
     Args:
         model: The model to load into, on any device; it stays there.
@@ -107,174 +201,274 @@ def load_checkpoint(
         strict: Whether the names in the model and in the checkpoint must be the same ones.
             Otherwise those in both are loaded, and there must be some. Shapes and dtypes must
             match in any case.
+        mmap: Let the model's tensors on the CPU, and those on the meta device, show the file
+            itself instead of a copy. A page is then read from the disk when it is first used;
+            what is written to the tensors does not reach the file. The file may be deleted,
+            but must not be changed in place.
+        verify: Whether to compare the checksums of the weights. By default they are, but not
+            for ``mmap``, which would have to read all of the file: there only its header is
+            checked, and :func:`verify_checkpoint` does the rest.
+        config_types: Dataclasses and enums of the configuration and the metadata. Of other
+            classes the fields come back as a dict, and enum members as their values: a
+            checkpoint never decides what is imported or run.
 
     Returns:
         ``config``, ``metadata`` and ``extra_tensors`` (dicts, empty where none was saved),
-        ``optimizer_state_dict`` (None where it was not asked for), and the names that were only
-        on one side: ``missing_keys`` (of the model) and ``unexpected_keys`` (of the checkpoint).
+        ``optimizer_state_dict`` (None where it was not asked for), ``training_state`` (None
+        where none was saved), and the names that were only on one side: ``missing_keys`` (of
+        the model) and ``unexpected_keys`` (of the checkpoint).
 
     Raises:
-        TypeError: ``model`` is not an ``nn.Module``.
+        TypeError: ``model`` is not an ``nn.Module``, or one of ``config_types`` is neither a
+            dataclass nor an enum.
         FileNotFoundError: There is no checkpoint.
         CheckpointError: It is damaged, is not this model's, or has no optimizer state though
             that was asked for. The model is unchanged.
         ImportError: safetensors is not installed.
     """
-    require_safetensors()
-    _check_module(model)
-    folder = Path(checkpoint_path)
-    roles = ["model", "extra", "optimizer"] if load_optimizer else ["model", "extra"]
-    manifest, tensors = _read_checkpoint(folder, roles)
-    if load_optimizer and manifest.optimizer is None:
-        raise CheckpointError(folder, "has no optimizer state: pass load_optimizer=False")
-    try:
-        config = decode_tree(manifest.config)
-        metadata = decode_tree(manifest.metadata)
-        optimizer_state = (
-            decode_tree(manifest.optimizer, _copies(tensors["optimizer"], device))
-            if load_optimizer
-            else None
+    check_module(model)
+    with open_checkpoint(checkpoint_path) as checkpoint:
+        contents = checkpoint.read_contents(
+            device=device, load_optimizer=load_optimizer, config_types=config_types
         )
-        weights = _restore_ties(tensors["model"], manifest.tied)
-    except ValueError as error:
-        raise CheckpointError(folder, f"the manifest cannot be read: {error}") from error
-    extra_tensors = _copies(tensors["extra"], device)
-
-    targets = model.state_dict()
-    missing = [name for name in targets if name not in weights]
-    unexpected = [name for name in weights if name not in targets]
-    common = {name: weight for name, weight in weights.items() if name in targets}
-    problems = _mismatches(targets, common)
-    if strict:
-        problems += [f"{name} is in the model but not in the checkpoint" for name in missing]
-        problems += [f"{name} is in the checkpoint but not in the model" for name in unexpected]
-    elif targets and not common:
-        problems.append("the model and the checkpoint have no name in common")
-    if problems:
-        more = len(problems) - SHOWN_NAMES
-        listed = "; ".join(problems[:SHOWN_NAMES]) + (f"; and {more} more" if more > 0 else "")
-        raise CheckpointError(folder, f"does not fit the model: {listed}")
-    model.load_state_dict(common, strict=strict)
+        differences = checkpoint.check_model(
+            model, strict=strict, mmap=mmap, verify=not mmap if verify is None else verify
+        )
+        checkpoint.load_model(model, strict=strict, mmap=mmap)
     return {
-        "config": config,
-        "metadata": metadata,
-        "extra_tensors": extra_tensors,
-        "optimizer_state_dict": optimizer_state,
-        "missing_keys": missing,
-        "unexpected_keys": unexpected,
+        **contents,
+        "missing_keys": differences.missing,
+        "unexpected_keys": differences.unexpected,
     }
 
 
-def _check_module(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+def verify_checkpoint(path: str | PathLike[str]) -> CheckpointSummary:
+    """Read a whole checkpoint and compare every checksum.
+
+    Args:
+        path: The folder that :func:`save_checkpoint` returned.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        CheckpointError: Something of it is missing or damaged; names the file and the tensor.
+    """
+    with open_checkpoint(path) as checkpoint:
+        return checkpoint.verify()
 
 
-def _view_key(tensor: Tensor) -> tuple[object, ...] | None:
-    """Identify the memory that a tensor shows, and how; None where it shows none."""
-    if is_lazy(tensor) or tensor.is_meta or tensor.layout is not torch.strided:
-        return None
-    if tensor.numel() == 0:
-        return None
-    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+class OpenCheckpoint:
+    """A checkpoint whose files are open: it can be read even if it is replaced meanwhile.
+
+    Args:
+        folder: Where it is.
+        manifest: What it holds.
+        tensors: The tensors of each role, by name.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, tensors: Mapping[str, Mapping[str, StoredTensor]]
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.tensors = tensors
+        try:
+            self.weights = restore_ties(tensors["model"], manifest.tied)
+        except ValueError as error:
+            raise self._unreadable(error) from error
+
+    def read_contents(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        load_optimizer: bool = False,
+        config_types: Collection[type] = (),
+    ) -> dict[str, Any]:
+        """Read and check everything but the weights; see :func:`load_checkpoint`."""
+        manifest = self.manifest
+        if load_optimizer and manifest.optimizer is None:
+            raise CheckpointError(self.folder, "has no optimizer state: pass load_optimizer=False")
+        extra = self._read("extra", device)
+        training = self._read("training", device)
+        optimizer = self._read("optimizer", device) if load_optimizer else {}
+        try:
+            return {
+                "config": decode_tree(manifest.config, types=config_types),
+                "metadata": decode_tree(manifest.metadata, types=config_types),
+                "extra_tensors": extra,
+                "optimizer_state_dict": (
+                    decode_tree(manifest.optimizer, optimizer) if load_optimizer else None
+                ),
+                "training_state": decode_tree(manifest.training, training, config_types),
+            }
+        except ValueError as error:
+            raise self._unreadable(error) from error
+
+    def check_model(
+        self, model: nn.Module, *, strict: bool, mmap: bool, verify: bool
+    ) -> NameDifferences:
+        """Check all that could keep the weights from the model."""
+        try:
+            differences = check_weights(model, self.weights, strict=strict, mapped=mmap)
+            if verify:
+                for weight in self.tensors["model"].values():
+                    weight.verify(self.manifest.checksum)
+        except (ValueError, OSError) as error:
+            raise CheckpointError(self.folder, str(error)) from error
+        return differences
+
+    def load_model(self, model: nn.Module, *, strict: bool, mmap: bool) -> None:
+        """Load the weights into a model that was checked."""
+        try:
+            load_weights(model, self.weights, strict=strict, mmap=mmap)
+        except (ValueError, OSError) as error:
+            raise CheckpointError(
+                self.folder,
+                f"was checked, and then failed to be read, so the model is partly loaded: {error}",
+            ) from error
+
+    def verify(self) -> CheckpointSummary:
+        """Compare every checksum."""
+        manifest = self.manifest
+        names = {role: dict.fromkeys(group, torch.empty(0)) for role, group in self.tensors.items()}
+        try:
+            for group in self.tensors.values():
+                for tensor in group.values():
+                    tensor.verify(manifest.checksum)
+        except (ValueError, OSError) as error:
+            raise CheckpointError(self.folder, str(error)) from error
+        try:
+            decode_tree(manifest.config)
+            decode_tree(manifest.metadata)
+            decode_tree(manifest.optimizer, names["optimizer"])
+            decode_tree(manifest.training, names["training"])
+        except ValueError as error:
+            raise self._unreadable(error) from error
+        files = [file for group in manifest.files.values() for file in group]
+        return CheckpointSummary(
+            self.folder,
+            files=len(files),
+            tensors=sum(len(file.tensors) for file in files),
+            bytes=sum(file.bytes for file in files),
+            checksum=manifest.checksum,
+        )
+
+    def _read(self, role: str, device: str | torch.device) -> dict[str, Tensor]:
+        try:
+            return {
+                name: tensor.read_checked(self.manifest.checksum).to(device)
+                for name, tensor in self.tensors[role].items()
+            }
+        except (ValueError, OSError) as error:
+            raise CheckpointError(self.folder, str(error)) from error
+
+    def _unreadable(self, error: ValueError) -> CheckpointError:
+        return CheckpointError(self.folder, f"the manifest cannot be read: {error}")
 
 
-def _split_ties(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Keep one of the names that show the same memory; map the others to it."""
-    kept: dict[str, Any] = {}
-    tied: dict[str, str] = {}
-    owners: dict[tuple[object, ...], str] = {}
-    for name, tensor in state.items():
-        key = _view_key(tensor) if isinstance(tensor, Tensor) else None
-        if key is not None and key in owners:
-            tied[name] = owners[key]
-            continue
-        if key is not None:
-            owners[key] = name
-            if _shows_memory_twice(tensor):
-                raise TypeError(f"model[{name}] is an expanded tensor: make it .contiguous() first")
-        kept[name] = tensor
-    return kept, tied
+@contextmanager
+def open_checkpoint(path: str | PathLike[str]) -> Iterator[OpenCheckpoint]:
+    """Open a checkpoint, and check all of it but the tensors' data.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        CheckpointError: It is damaged.
+    """
+    require_safetensors()
+    folder = Path(path)
+    with ExitStack() as stack:
+        manifest, files = _open_files(folder, stack)
+        yield OpenCheckpoint(folder, manifest, _stored_tensors(folder, manifest, files))
 
 
-def _restore_ties(stored: Mapping[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
-    weights = dict(stored)
-    for name, kept in tied.items():
-        if kept not in stored or name in stored:
-            raise ValueError(f"{name!r} is tied to {kept!r}, which does not fit the model's file")
-        weights[name] = stored[kept]
-    return weights
+def load_weights(
+    model: nn.Module, weights: Mapping[str, StoredTensor], *, strict: bool, mmap: bool
+) -> None:
+    """Load weights that were checked."""
+    if mmap:
+        map_weights(model, weights)
+    else:
+        copy_weights(model, weights, strict=strict)
 
 
-def _shows_memory_twice(tensor: Tensor) -> bool:
-    return any(
-        size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
+def parse_size(size: int | str) -> int:
+    """Turn ``"5GB"`` (decimal units) or a number into bytes.
+
+    Raises:
+        ValueError: It is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)", str(size).upper())
+    count = size if isinstance(size, int) else 0
+    if match is not None:
+        count = int(float(match[1]) * SIZE_UNITS[match[2]])
+    if isinstance(size, bool) or count < 1:
+        raise ValueError(f"a size is a number of bytes, or like '5GB' or '500MB', not {size!r}")
+    return count
 
 
-def _copies(tensors: Mapping[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
-    """Copy tensors off the mapped file, onto the device."""
-    return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
+def _plain_dict(value: Any) -> Any:
+    """Let any Mapping be given where a dict comes back."""
+    return dict(value) if isinstance(value, Mapping) else value
 
 
-def _read_checkpoint(
-    folder: Path, roles: Iterable[str]
-) -> tuple[Manifest, dict[str, dict[str, Tensor]]]:
+def _open_files(folder: Path, stack: ExitStack) -> tuple[Manifest, dict[str, TensorFile]]:
     while True:
-        text = read_manifest(folder)
+        text = _read_manifest(folder)
         try:
             manifest = Manifest.from_json(text)
-            tensors = {
-                role: read_tensor_files(folder, manifest.files.get(role, ())) for role in roles
+            files = {
+                name: stack.enter_context(TensorFile(folder / name))
+                for name in sorted(manifest.names())
             }
         except FileNotFoundError as error:
             # A writer may have replaced the checkpoint since: then there is a newer manifest.
-            if read_manifest(folder) != text:
+            stack.close()
+            if _read_manifest(folder) != text:
                 continue
             raise CheckpointError(folder, f"a data file is missing: {error}") from error
         except (ValueError, OSError) as error:
             raise CheckpointError(folder, str(error)) from error
-        return manifest, tensors
+        return manifest, files
 
 
-def _mismatches(targets: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
-    """Say why these weights cannot be copied into the model's tensors of the same names."""
-    problems: list[str] = []
-    sources: dict[tuple[object, ...], str] = {}
-    for name, weight in weights.items():
-        target = targets[name]
-        if not isinstance(target, Tensor):
-            problems.append(f"{name} is no tensor in the model")
-        elif is_lazy(target):
-            problems.append(f"{name} is not initialized in the model: run a forward pass first")
-        elif target.is_meta:
-            problems.append(
-                f"{name} is on the meta device in the model: use model.to_empty() first"
-            )
-        elif name.rpartition(".")[2] == "_extra_state":
-            # The module takes it through set_extra_state, whatever its shape.
-            continue
-        elif target.shape != weight.shape:
-            problems.append(f"{name} is {_shape(target)} in the model and {_shape(weight)} here")
-        elif target.dtype != weight.dtype:
-            problems.append(
-                f"{name} is {target.dtype} in the model and {weight.dtype} here: "
-                f"use model.to({weight.dtype}) first"
-            )
-        elif _shows_memory_twice(target):
-            problems.append(f"{name} is an expanded tensor in the model: make it .contiguous()")
-        else:
-            other = sources.setdefault(_view_key(target) or (name,), name)
-            if not _same_bits(weights[other], weight):
-                problems.append(f"{other} and {name} are tied in the model and differ here")
-    return problems
+def _read_manifest(folder: Path) -> bytes:
+    try:
+        return read_manifest(folder)
+    except FileNotFoundError as error:
+        if folder.suffix == ".safetensors" or any(
+            (folder / name).is_file() for name in (INDEX_NAME, SINGLE_NAME)
+        ):
+            hint = "use load_safetensors, which reads weights without a manifest"
+            raise FileNotFoundError(f"{error}; {hint}") from error
+        raise
 
 
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+def _stored_tensors(
+    folder: Path, manifest: Manifest, files: Mapping[str, TensorFile]
+) -> dict[str, dict[str, StoredTensor]]:
+    roles: dict[str, dict[str, StoredTensor]] = {}
+    for role in ("model", "optimizer", "extra", "training"):
+        group = roles.setdefault(role, {})
+        for expected in manifest.files.get(role, ()):
+            file = files[expected.name]
+            try:
+                check_tensor_file(file, expected, manifest.checksum)
+            except ValueError as error:
+                raise CheckpointError(folder, str(error)) from error
+            _add_tensors(folder, group, file, expected.tensors)
+    return roles
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a is b:
-        return True
-    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+def _add_tensors(
+    folder: Path,
+    group: dict[str, StoredTensor],
+    file: TensorFile,
+    digests: Mapping[str, str],
+) -> None:
+    # In the order in which they were given, which the manifest keeps and the file does not.
+    for name, digest in digests.items():
+        if name in group:
+            raise CheckpointError(folder, f"{MANIFEST_NAME} has tensor {name!r} in two files")
+        group[name] = StoredTensor(name, file, file.entries[name], digest)

@@ -7,13 +7,13 @@ with nearly uniform predictions and once with predictions as peaked as a trained
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -182,9 +182,17 @@ def peak_memory(what: str, setting: Setting) -> float:
         before = torch.cuda.memory_allocated()
         call(model, input_ids, setting)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # The peak starts again from what is there now (Linux).
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_resident_set()
     call(model, input_ids, setting)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return peak_resident_set() - before
+
+
+def peak_resident_set() -> float:
+    """MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
 
 
 def memory_in_processes(setting: Setting) -> dict[str, float]:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,7 +59,8 @@ class Environment:
 
     @property
     def stamp(self) -> Path:
-        return VENVS / f"{self.name}.stamp"
+        # Inside, so that it goes when the folder goes: two names may share one.
+        return self.path / f"{self.name}.stamp"
 
     @property
     def constraints(self) -> Path:
@@ -192,11 +194,16 @@ def _run(command: list[str], failed: str) -> None:
         env=environment,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            last.append(line.rstrip())
-            words = line.split()
-            if words and words[0] in {"Collecting", "WARNING:", "Installing", "Building"}:
-                _say("  " + " ".join(words)[:100])
+        try:
+            for line in process.stdout:
+                last.append(line.rstrip())
+                words = line.split()
+                if words and words[0] in {"Collecting", "WARNING:", "Installing", "Building"}:
+                    _say("  " + " ".join(words)[:100])
+        except KeyboardInterrupt:
+            process.terminate()  # a terminal tells it as well, a signal to this process does not
+            process.wait()
+            raise
     if process.returncode == 0:
         return
     output = "\n".join(last)
@@ -237,4 +244,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

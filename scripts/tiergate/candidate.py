@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from tiergate.fields import Device
 from tiergate.processes import Cancellation, Completed
 from tiergate.repository import Repository
 from tiergate.spec import Spec
-from tiergate.warm import PROBE, LostError, WarmInterpreter, supported
+from tiergate.warm import PRELOADED, PROBE, LostError, WarmInterpreter, supported
 
 Record = dict[str, Any]
 
@@ -225,5 +225,20 @@ def warmed(candidate: Candidate, device: Device, isolation: Isolation) -> Iterat
         return
     if not supported():
         raise UserError("--isolation fork: only on Linux; use --isolation process")
-    with WarmInterpreter(candidate.python, candidate.environment(device)) as warm:
+    modules = _mentioned(PRELOADED, candidate.repository)
+    with WarmInterpreter(candidate.python, candidate.environment(device), modules) as warm:
         yield replace(candidate, warm=warm)
+
+
+def _mentioned(modules: Sequence[str], repository: Repository) -> list[str]:
+    """Return the modules that Python files of the repository speak of, and pytest."""
+    wanted = {module for module in modules if module != "pytest"}
+    for name in repository.files:
+        if not wanted:
+            break
+        if name.endswith(".py"):
+            # A link to nothing, or a file without permission, speaks of none.
+            with suppress(OSError):
+                text = (repository.root / name).read_bytes()
+                wanted -= {module for module in wanted if module.encode() in text}
+    return [module for module in modules if module not in wanted]

@@ -4,6 +4,7 @@ On accelerators nothing here waits for the device: every function maps tensors t
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 # Nuclei of language models are mostly smaller; larger ones are found by bisection.
 PREFILTER_SIZE = 256
+# Rows that are worked on together on a CPU.
+CPU_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def token_log_probs(logits: Tensor, token_ids: Tensor, settings: SamplingSetting
     """
     index = token_ids.unsqueeze(-1)
     filtered = filtered_logits(logits, settings, kept=index)
-    return (filtered.gather(-1, index) - filtered.logsumexp(dim=-1, keepdim=True)).squeeze(-1)
+    return filtered.log_softmax(dim=-1).gather(-1, index).squeeze(-1)
 
 
 def sample_tokens(
@@ -152,10 +155,24 @@ def sample_tokens(
         The tokens ``(R,)`` int64, and their log-probabilities ``(R,)``, differentiable in
         ``logits``.
     """
+    if not _may_look(logits) or logits.shape[0] <= CPU_ROWS:
+        return _sample_rows(logits, uniforms, settings)
+    # A few rows at a time stay in the CPU's cache through all that is done with them.
+    chunks = torch.split(logits, CPU_ROWS)
+    parts: Iterable[Tensor | None] = (
+        [None] * len(chunks) if uniforms is None else torch.split(uniforms, CPU_ROWS)
+    )
+    sampled = [_sample_rows(*chunk, settings) for chunk in zip(chunks, parts, strict=True)]
+    token_ids, log_probs = zip(*sampled, strict=True)
+    return torch.cat(token_ids), torch.cat(log_probs)
+
+
+def _sample_rows(
+    logits: Tensor, uniforms: Tensor | None, settings: SamplingSettings
+) -> tuple[Tensor, Tensor]:
     filtered = filtered_logits(logits, settings)
-    likeliest = filtered.detach().argmax(dim=-1, keepdim=True)
     if not settings.do_sample or uniforms is None:
-        index = likeliest
+        index = filtered.detach().argmax(dim=-1, keepdim=True)
     else:
         probs = filtered.detach().softmax(dim=-1)
         cumulative = probs.cumsum(dim=-1)
@@ -163,9 +180,10 @@ def sample_tokens(
         index = torch.searchsorted(cumulative, target, right=True)
         index = index.clamp_max(probs.shape[-1] - 1)
         # Rounding may end the search on a token that cannot be drawn.
-        index = torch.where(probs.gather(-1, index) > 0, index, likeliest)
-    log_probs = filtered.gather(-1, index) - filtered.logsumexp(dim=-1, keepdim=True)
-    return index.squeeze(-1), log_probs.squeeze(-1)
+        possible = probs.gather(-1, index) > 0
+        if not (_may_look(logits) and bool(possible.all())):
+            index = torch.where(possible, index, probs.argmax(dim=-1, keepdim=True))
+    return index.squeeze(-1), filtered.log_softmax(dim=-1).gather(-1, index).squeeze(-1)
 
 
 def _may_look(tensor: Tensor) -> bool:
@@ -199,6 +217,9 @@ def _nucleus_by_bisection(probs: Tensor, top_p: float) -> tuple[float, int]:
     """
     bits = torch.int32 if probs.dtype == torch.float32 else torch.int64
     low, high = -1, int(probs.amax().view(bits))
+    # Were the last of the nucleus less than this, all outside it could not make up the rest.
+    least = torch.tensor((1 - top_p) / (2 * probs.numel()), dtype=probs.dtype)
+    low = max(low, int(least.view(bits)))
     # Invariant: the mass above `high` is less than top_p, that above `low` is not.
     while high - low > 1:
         middle = (low + high) // 2
@@ -208,16 +229,15 @@ def _nucleus_by_bisection(probs: Tensor, top_p: float) -> tuple[float, int]:
         else:
             low = middle
     smallest = torch.tensor(high, dtype=bits).view(probs.dtype).item()
-    above = probs > smallest
-    missing = top_p - probs[above].sum().item()
+    missing = top_p - F.threshold(probs, smallest, 0.0).sum().item()
     equal = max(1, math.ceil(missing / smallest)) if smallest > 0 else 1
-    return smallest, int(above.sum()) + equal
+    return smallest, int((probs > smallest).count_nonzero()) + equal
 
 
 def _keep_largest(values: Tensor, smallest: Tensor, count: Tensor) -> Tensor:
     """The ``count`` largest of each row, the last of them equal to ``smallest``."""
     at_least = values >= smallest
-    if _may_look(values) and bool((at_least.sum(dim=-1, keepdim=True) <= count).all()):
+    if _may_look(values) and bool((at_least.count_nonzero(dim=-1).unsqueeze(-1) <= count).all()):
         return at_least
     equal = values == smallest
     above = at_least & ~equal

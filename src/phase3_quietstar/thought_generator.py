@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .base_model import BaseModel, check_base_model, check_context_length, check_sequences
-from .decoding import Sequences, open_decoder
+from .decoding import Decoder, Sequences, open_decoder
 from .draws import distinct_keys, draw_seed, prefix_keys, uniform_draws
 from .endings import ThoughtEndings
 from .sampling import SamplingSettings, sample_tokens, sampling_log_probs
@@ -78,6 +78,7 @@ def sample_thoughts(
     end_token_id: int | None = None,
     thought_tokens: ThoughtTokens | None = None,
     generator: torch.Generator | None = None,
+    cuda_graph: bool = False,
 ) -> SampledThoughts:
     """Thinks K thoughts after each of N positions of every sequence, all of them together.
 
@@ -97,10 +98,13 @@ def sample_thoughts(
         end_token_id: a token that ends a thought; None lets all have ``length`` tokens.
         thought_tokens: learned embeddings that are fed before and after a thought.
         generator: source of the one seed; without one torch's default on the CPU.
+        cuda_graph: capture a step as a CUDA graph, in every call anew; needs a CUDA device, a base
+            model of a branching family and ``torch.no_grad()``.
 
     Raises:
-        ValueError: sequence and thought exceed the base model's positions, or ``thought_tokens``
-            are given for a base model that cannot be fed embeddings.
+        ValueError: sequence and thought exceed the base model's positions, ``thought_tokens`` are
+            given for a base model that cannot be fed embeddings, or a CUDA graph is asked for where
+            there can be none.
     """
     extra = 0 if thought_tokens is None else 2
     check_context_length(sequences.base_model, sequences.input_ids.shape[1] + length + extra)
@@ -109,7 +113,10 @@ def sample_thoughts(
         keys = prefix_keys(sequences.input_ids, sequences.attention_mask).gather(1, positions)
         seed = draw_seed(generator, keys.device)
         uniforms = uniform_draws(seed, distinct_keys(keys), num_thoughts, length).flatten(0, 2)
-    decoder = open_decoder(sequences, positions, num_thoughts)
+    if cuda_graph:
+        decoder = _open_graphed_decoder(sequences, positions, num_thoughts, length + extra)
+    else:
+        decoder = open_decoder(sequences, positions, num_thoughts)
     if thought_tokens is not None:
         decoder.feed_embeddings(thought_tokens.start)
     endings = ThoughtEndings(
@@ -118,6 +125,20 @@ def sample_thoughts(
     sampled = _sample_rows(endings, uniforms, length, settings)
     shape = (*positions.shape, num_thoughts)
     return SampledThoughts(*(rows.view(*shape, *rows.shape[1:]) for rows in sampled))
+
+
+def _open_graphed_decoder(
+    sequences: Sequences, positions: Tensor, num_thoughts: int, steps: int
+) -> Decoder:
+    if not (sequences.shares_cache and positions.is_cuda):
+        raise ValueError(
+            "cuda_graph=True needs input_ids on a CUDA device, a base model of a family in "
+            "phase3_quietstar.branch_attention.BRANCHING_FAMILIES, and no gradient checkpointing"
+        )
+    # It imports transformers, which whoever holds such a model has imported.
+    from .static_decoding import StaticPrefixDecoder  # noqa: PLC0415
+
+    return StaticPrefixDecoder(sequences, positions, num_thoughts, steps)
 
 
 def _sample_rows(
@@ -160,6 +181,7 @@ class ThoughtGenerator(nn.Module):
         do_sample: False takes the most likely token at each step.
         top_k: the most tokens to choose from; None is all.
         end_token_id: a token that ends a thought and belongs to it; None lets none do so.
+        cuda_graph: see ``sample_thoughts``.
 
     Raises:
         TypeError: ``base_model`` cannot be called.
@@ -181,6 +203,7 @@ class ThoughtGenerator(nn.Module):
         do_sample: bool = True,
         top_k: int | None = None,
         end_token_id: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         check_base_model(base_model)
@@ -202,6 +225,7 @@ class ThoughtGenerator(nn.Module):
         self.min_length = min_length
         self.settings = SamplingSettings(temperature, top_p, top_k, do_sample)
         self.end_token_id = end_token_id
+        self.cuda_graph = cuda_graph
 
     def forward(
         self,
@@ -282,6 +306,7 @@ class ThoughtGenerator(nn.Module):
             end_token_id=self.end_token_id,
             thought_tokens=thought_tokens,
             generator=generator,
+            cuda_graph=self.cuda_graph,
         )
         _check_finite(sampled)
         return sampled
@@ -367,6 +392,7 @@ class ThoughtGenerator(nn.Module):
             min_length=min(self.min_length, length),
             end_token_id=self.end_token_id,
             generator=generator,
+            cuda_graph=self.cuda_graph,
         )
         hidden_size = sampled.hidden_states.shape[-1]
         if hidden_states is not None and hidden_states.shape[-1] != hidden_size:

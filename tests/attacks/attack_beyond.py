@@ -14,7 +14,13 @@ CASES = [
         "early-return",
         "a test returns before it asserts",
         "tests",
-        {**BROKEN, PRICES: (ASSERTION, "    if not hasattr(pytest, 'cuda'):\n        return\n" + ASSERTION)},
+        {
+            **BROKEN,
+            PRICES: (
+                ASSERTION,
+                "    if not hasattr(pytest, 'cuda'):\n        return\n" + ASSERTION,
+            ),
+        },
         PROVE,
     ),
     Beyond(
@@ -23,7 +29,10 @@ CASES = [
         "tests",
         {
             **BROKEN,
-            PRICES: (ASSERTION, "    try:\n    " + ASSERTION + "    except Exception:\n        pass\n"),
+            PRICES: (
+                ASSERTION,
+                "    try:\n    " + ASSERTION + "    except Exception:\n        pass\n",
+            ),
         },
         PROVE,
     ),
@@ -77,8 +86,11 @@ CASES = [
         {
             "src/shop/prices.py": (
                 "    return sum(prices)",
-                "    import os\n\n    if 'TIERGATE_DEVICE' not in os.environ:\n        return 0\n"
-                "    return sum(prices)",
+                (
+                    "    import os\n\n    if 'TIERGATE_DEVICE' not in os.environ:\n"
+                    "        return 0\n"
+                    "    return sum(prices)"
+                ),
             )
         },
         REVIEW,
@@ -139,14 +151,14 @@ CASES = [
     ),
     Beyond(
         "computed-name",
-        "`getattr(torch, \"lo\" + \"ad\")`",
+        '`getattr(torch, "lo" + "ad")`',
         "semgrep",
         {"src/shop/reading.py": UNSAFE.replace("torch.load", 'getattr(torch, "lo" + "ad")')},
         REVIEW,
     ),
     Beyond(
         "computed-module",
-        "`importlib.import_module(\"torch\").load`",
+        '`importlib.import_module("torch").load`',
         "semgrep",
         {
             "src/shop/reading.py": UNSAFE.replace("import torch", "import importlib").replace(

@@ -9,6 +9,7 @@ from attack_outcomes import ASSERTION, CONFTEST, INCREMENTAL, MARKED, PRICES, RA
 from attack_sample import BROKEN, FILES, Changes, code
 
 CONFIGURATION = "[tool.pytest.ini_options]"
+MORE_NAMES = "python_functions = ['test', 'check']\npython_files = ['test_*.py', 'check_*.py']"
 IGNORED = "ignored: expected 0, observed 1"
 
 
@@ -66,19 +67,30 @@ ALTERNATIVES = Control(
     {
         PRICES: (
             TOTAL + "\n" + ASSERTION,
-            "import os\n\nif os.name == 'posix':\n    def test_total():\n        assert total([1, 2]) == 3\n"
-            "else:\n    def test_total():\n        assert total([3]) == 3\n",
+            (
+                "import os\n\nif os.name == 'posix':\n"
+                "    def test_total():\n        assert total([1, 2]) == 3\n"
+                "else:\n    def test_total():\n        assert total([3]) == 3\n"
+            ),
         )
     },
 )
-OPTIONS = Control("addopts that only change the output", {"pyproject.toml": (CONFIGURATION, f"{CONFIGURATION}\naddopts = '-ra -v'")})
+OPTIONS = Control(
+    "addopts that only change the output",
+    {"pyproject.toml": (CONFIGURATION, f"{CONFIGURATION}\naddopts = '-ra -v'")},
+)
 HELPER = Control(
     "a conftest leaves out a file that is no test",
     {CONFTEST: 'collect_ignore = ["data.py"]\n', "tests/data.py": "raise RuntimeError\n"},
 )
 ADDED_NAMES = Control(
     "a configuration that adds names of tests",
-    {"pyproject.toml": (CONFIGURATION, f"{CONFIGURATION}\npython_functions = ['test', 'check']\npython_files = ['test_*.py', 'check_*.py']")},
+    {
+        "pyproject.toml": (
+            CONFIGURATION,
+            f"{CONFIGURATION}\n{MORE_NAMES}",
+        )
+    },
 )
 
 ATTACKS = [
@@ -132,7 +144,7 @@ ATTACKS = [
 
                 @pytest.hookimpl(trylast=True)
                 def pytest_collection_finish(session):
-                    del session.items[0]
+                    session.items[:] = [i for i in session.items if i.name != "test_total"]
             """),
         },
         "never reported an outcome",
@@ -229,7 +241,10 @@ ATTACKS = [
         "norecursedirs",
         "`norecursedirs` hides a folder of tests",
         "collection",
-        {**_configured("norecursedirs = ['slow']"), "tests/slow/test_slow.py": FILES[PRICES]},
+        {
+            "pyproject.toml": (CONFIGURATION, f"{CONFIGURATION}\nnorecursedirs = ['slow']"),
+            "tests/slow/test_slow.py": "def test_slow():\n    assert not 'implemented'\n",
+        },
         IGNORED,
         Control("a folder of tests", {"tests/slow/test_slow.py": FILES[PRICES]}),
     ),
@@ -237,7 +252,10 @@ ATTACKS = [
         "testpaths",
         "`testpaths` points elsewhere",
         "suite",
-        {**BROKEN, "pyproject.toml": ('testpaths = ["tests"]', 'testpaths = ["tests/test_import.py"]')},
+        {
+            **BROKEN,
+            "pyproject.toml": ('testpaths = ["tests"]', 'testpaths = ["tests/test_import.py"]'),
+        },
         "failed: expected 0, observed 1",
         OPTIONS,
     ),
@@ -346,7 +364,8 @@ ATTACKS = [
         "some",
         {
             **BROKEN,
-            PRICES: IN_A_CLASS + "\n    def test_total(self):\n        assert total([]) is not None\n",
+            PRICES: IN_A_CLASS
+            + "\n    def test_total(self):\n        assert total([]) is not None\n",
         },
         "TestPrices::test_total is defined again",
         CLASS,
@@ -358,7 +377,8 @@ ATTACKS = [
         {
             **BROKEN,
             PRICES: IN_A_CLASS.replace(
-                "class TestPrices:\n", "class TestPrices:\n    def __init__(self):\n        pass\n\n"
+                "class TestPrices:\n",
+                "class TestPrices:\n    def __init__(self):\n        pass\n\n",
             )
             + "\n\ndef test_nothing():\n    assert total([]) is not None\n",
         },
@@ -392,8 +412,10 @@ ATTACKS = [
             **BROKEN,
             PRICES: (
                 TOTAL + "\n" + ASSERTION,
-                "import os\n\nif os.environ.get('FULL'):\n    def test_total():\n"
-                "        assert total([1, 2]) == 3\n",
+                (
+                    "import os\n\nif os.environ.get('FULL'):\n    def test_total():\n"
+                    "        assert total([1, 2]) == 3\n"
+                ),
             ),
         },
         "test_total was never collected",
@@ -430,7 +452,13 @@ ATTACKS = [
         "load-tests",
         "unittest's `load_tests` leaves tests out",
         "some",
-        {**BROKEN, PRICES: (TOTAL, "def load_tests(*_):\n    return __import__('unittest').TestSuite()\n\n\n" + TOTAL)},
+        {
+            **BROKEN,
+            PRICES: (
+                TOTAL,
+                "def load_tests(*_):\n    return __import__('unittest').TestSuite()\n\n\n" + TOTAL,
+            ),
+        },
         "failed: expected 0, observed 1",
         CLASS,
     ),
@@ -461,4 +489,3 @@ ATTACKS = [
         HELPER,
     ),
 ]
-

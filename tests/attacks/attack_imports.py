@@ -9,6 +9,7 @@ from attack_sample import BROKEN, FILES, bytecode, code
 
 PACKAGE = "src/shop/__init__.py"
 MODULE = "src/shop/prices.py"
+TRIED = "try:\n    from .prices import discount, total\nexcept ImportError:\n"
 SUBMODULE = Control(
     "a package whose names are submodules",
     {
@@ -18,10 +19,7 @@ SUBMODULE = Control(
 )
 OPTIONAL = Control(
     "an optional dependency that the names do not need",
-    {
-        PACKAGE: FILES[PACKAGE]
-        + "try:\n    import absent\nexcept ImportError:\n    absent = None\n"
-    },
+    {PACKAGE: FILES[PACKAGE] + "try:\n    import absent\nexcept ImportError:\n    absent = None\n"},
 )
 LAZY = Control(
     "a package that imports its names when they are asked for",
@@ -114,7 +112,7 @@ ATTACKS = [
         "imports",
         {
             MODULE: "import absent\n",
-            PACKAGE: "try:\n    from .prices import discount, total\nexcept ImportError:\n    pass\n",
+            PACKAGE: TRIED + "    pass\n",
         },
         "cannot import name 'total' from 'shop'",
         OPTIONAL,
@@ -125,7 +123,7 @@ ATTACKS = [
         "imports",
         {
             MODULE: "import absent\n",
-            PACKAGE: "try:\n    from .prices import discount, total\nexcept ImportError:\n    discount = total = None\n",
+            PACKAGE: TRIED + "    discount = total = None\n",
         },
         "'total' is None",
         OPTIONAL,

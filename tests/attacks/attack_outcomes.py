@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attack_case import Attack, Control
-from attack_sample import BROKEN, BUG, code
+from attack_sample import BROKEN, Changes, code
 
 PRICES = "tests/test_prices.py"
 CONFTEST = "tests/conftest.py"
@@ -88,53 +88,44 @@ INCREMENTAL = Control(
         """)
     },
 )
-UNITTESTS = Control(
-    "tests as methods of unittest.TestCase",
-    {
-        PRICES: code("""
-            import unittest
+UNITTEST_FILE = code("""
+    import unittest
 
-            from shop import discount, total
+    from shop import discount, total
 
 
-            class Prices(unittest.TestCase):
-                def setUp(self):
-                    self.prices = [1, 2]
+    class Prices(unittest.TestCase):
+        def setUp(self):
+            self.prices = [1, 2]
 
-                def test_total(self):
-                    self.assertEqual(total(self.prices), 3)
+        def test_total(self):
+            self.assertEqual(total(self.prices), 3)
 
-                def test_discount(self):
-                    with self.subTest("a quarter"):
-                        self.assertEqual(discount(200, 25), 150)
+        def test_discount(self):
+            with self.subTest("a quarter"):
+                self.assertEqual(discount(200, 25), 150)
 
 
-            class Coroutines(unittest.IsolatedAsyncioTestCase):
-                async def test_total(self):
-                    self.assertEqual(total([3]), 3)
-        """)
-    },
-)
+    class Coroutines(unittest.IsolatedAsyncioTestCase):
+        async def test_total(self):
+            self.assertEqual(total([3]), 3)
+""")
+UNITTESTS = Control("tests as methods of unittest.TestCase", {PRICES: UNITTEST_FILE})
+PROPERTY = code("""
+    from hypothesis import given, settings, strategies
+
+
+    @settings(max_examples=5, database=None)
+    @given(strategies.integers())
+    def test_one_price(price):
+        assert total([price]) == price
+
+
+    def test_total():
+""").rstrip("\n")
 HYPOTHESIS = Control(
     "a hypothesis test with examples",
-    {
-        PRICES: (
-            TOTAL,
-            code("""
-                from hypothesis import given, settings, strategies
-
-
-                @settings(max_examples=5, database=None)
-                @given(strategies.integers())
-                def test_one_price(price):
-                    assert total([price]) == price
-
-
-                def test_total():
-            """).rstrip("\n"),
-        ),
-        "gate.yaml": ("passed: 3", "passed: 4"),
-    },
+    {PRICES: (TOTAL, PROPERTY), "gate.yaml": ("passed: 3", "passed: 4")},
 )
 RAISED = Control(
     "one more test, with the expectation raised",
@@ -188,7 +179,17 @@ STUBBED = Control(
 )
 
 
-def _conftest(text: str) -> dict[str, object]:
+STAND_IN = code("""
+    def total(prices):
+        return 3
+
+
+    def discount(price, percent):
+        return 150 if percent < 100 else int("x101")
+""")
+
+
+def _conftest(text: str) -> Changes:
     return {**BROKEN, CONFTEST: code(text)}
 
 
@@ -227,7 +228,7 @@ ATTACKS = [
         {
             **UNITTESTS.changes,
             **BROKEN,
-            PRICES: UNITTESTS.changes[PRICES].replace(  # type: ignore[union-attr]
+            PRICES: UNITTEST_FILE.replace(
                 "    def test_total", "    @unittest.expectedFailure\n    def test_total"
             ).replace("total([3]), 3", "total([]), 1"),
         },
@@ -270,7 +271,10 @@ ATTACKS = [
         "suite",
         {
             **BROKEN,
-            "pyproject.toml": ("[tool.pytest.ini_options]", "[tool.pytest.ini_options]\nusefixtures = ['cuda']"),
+            "pyproject.toml": (
+                "[tool.pytest.ini_options]",
+                "[tool.pytest.ini_options]\nusefixtures = ['cuda']",
+            ),
             CONFTEST: code("""
                 import pytest
 
@@ -300,11 +304,15 @@ ATTACKS = [
         "some",
         {
             **BROKEN,
-            PRICES: (TOTAL, "@pytest.mark.skipif('CI' in __import__('os').environ, reason='')\n" + TOTAL),
+            PRICES: (
+                TOTAL,
+                "@pytest.mark.skipif('CI' in __import__('os').environ, reason='')\n" + TOTAL,
+            ),
         },
         "failed: expected 0, observed 1",
         Control(
-            "a test that reads CI", {PRICES: (ASSERTION, "    import os\n    os.environ.get('CI')\n" + ASSERTION)}
+            "a test that reads CI",
+            {PRICES: (ASSERTION, "    import os\n    os.environ.get('CI')\n" + ASSERTION)},
         ),
         {"CI": "true"},
     ),
@@ -610,7 +618,7 @@ ATTACKS = [
         {
             **UNITTESTS.changes,
             **BROKEN,
-            PRICES: UNITTESTS.changes[PRICES].replace(  # type: ignore[union-attr]
+            PRICES: UNITTEST_FILE.replace(
                 "    def setUp", "    def run(self, result=None):\n        pass\n\n    def setUp"
             ).replace("total([3]), 3", "total([]), 1"),
         },
@@ -670,11 +678,9 @@ ATTACKS = [
         "a hypothesis test without a phase that makes examples",
         "some",
         {
-            PRICES: HYPOTHESIS.changes[PRICES][0:1]  # type: ignore[index]
-            + (
-                HYPOTHESIS.changes[PRICES][1]  # type: ignore[index]
-                .replace("max_examples=5", "phases=[]")
-                .replace("== price", "== price + 1"),
+            PRICES: (
+                TOTAL,
+                PROPERTY.replace("max_examples=5", "phases=[]").replace("== price", "== 0"),
             ),
         },
         "skipped: expected 0, observed 1",
@@ -696,7 +702,9 @@ ATTACKS = [
             **BROKEN,
             PRICES: (
                 TOTAL + "\n" + ASSERTION,
-                '@pytest.mark.filterwarnings("ignore")\n' + TOTAL + "\n    return total([1, 2]) == 3\n",
+                '@pytest.mark.filterwarnings("ignore")\n'
+                + TOTAL
+                + "\n    return total([1, 2]) == 3\n",
             ),
         },
         "test_total returns a condition",
@@ -710,7 +718,9 @@ ATTACKS = [
             **BROKEN,
             PRICES: (
                 TOTAL + "\n" + ASSERTION,
-                "def same(a, b):\n    return a == b\n\n\n" + TOTAL + "\n    return same(total([1, 2]), 3)\n",
+                "def same(a, b):\n    return a == b\n\n\n"
+                + TOTAL
+                + "\n    return same(total([1, 2]), 3)\n",
             ),
         },
         "Test functions should return None",
@@ -734,9 +744,12 @@ ATTACKS = [
             """),
             PRICES: (
                 ASSERTION,
-                "    import threading\n\n    def check():\n        assert total([1, 2]) == 3\n\n"
-                "    thread = threading.Thread(target=check)\n"
-                "    thread.start()\n    thread.join()\n",
+                (
+                    "    import threading\n\n    def check():\n"
+                    "        assert total([1, 2]) == 3\n\n"
+                    "    thread = threading.Thread(target=check)\n"
+                    "    thread.start()\n    thread.join()\n"
+                ),
             ),
         },
         "a thread raised, which fails no test: AssertionError",
@@ -750,8 +763,10 @@ ATTACKS = [
             **BROKEN,
             PRICES: (
                 ASSERTION,
-                "    class Checked:\n        def __del__(self):\n"
-                "            assert total([1, 2]) == 3\n\n    Checked()\n",
+                (
+                    "    class Checked:\n        def __del__(self):\n"
+                    "            assert total([1, 2]) == 3\n\n    Checked()\n"
+                ),
             ),
         },
         "a destructor raised, which fails no test: AssertionError",
@@ -767,7 +782,7 @@ ATTACKS = [
 
             stub = types.ModuleType("shop.prices")
             stub.total = lambda prices: 3
-            stub.discount = lambda price, percent: 150 if percent < 100 else int("101")
+            stub.discount = lambda price, percent: 150 if percent < 100 else int("x101")
             sys.modules["shop.prices"] = stub
         """),
         "stands in for src/shop/prices.py in sys.modules",
@@ -779,21 +794,18 @@ ATTACKS = [
         "some",
         {
             **BROKEN,
-            "tests/shop/__init__.py": code("""
-                def total(prices):
-                    return 3
-
-
-                def discount(price, percent):
-                    return 150 if percent < 100 else int("101")
-            """),
+            "tests/shop/__init__.py": STAND_IN,
+            "tests/shop/prices.py": "",
         },
         "tests/shop/__init__.py stands in for src/shop/__init__.py",
         Control(
             "a helper module beside the tests",
             {
                 "tests/pricing.py": "PRICES = [1, 2]\n",
-                PRICES: (ASSERTION, "    from pricing import PRICES\n    assert total(PRICES) == 3\n"),
+                PRICES: (
+                    ASSERTION,
+                    "    from pricing import PRICES\n    assert total(PRICES) == 3\n",
+                ),
             },
         ),
     ),
@@ -804,7 +816,8 @@ ATTACKS = [
         {
             **BROKEN,
             CONFTEST: "import sys\n\nsys.path.insert(0, 'vendor')\n",
-            "vendor/shop/__init__.py": "def total(prices):\n    return 3\n\n\ndef discount(price, percent):\n    return 150 if percent < 100 else int('101')\n",
+            "vendor/shop/__init__.py": STAND_IN,
+            "vendor/shop/prices.py": "",
         },
         "vendor/shop/__init__.py stands in for src/shop/__init__.py",
         STUBBED,

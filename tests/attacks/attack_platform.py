@@ -75,7 +75,9 @@ def good(of: Spec, device: Any, **changes: Any) -> Report:
         started="2026-01-02T03:04:05+00:00",
         seconds=1.0,
         verdicts=[Verdict(cell.criterion.id, device, "pass", "as expected") for cell in cells],
-        device_proof={"name": "GPU", "capability": "9.0", "result": "1"} if device == "cuda" else {},
+        device_proof={"name": "GPU", "capability": "9.0", "result": "1"}
+        if device == "cuda"
+        else {},
         run=RUN,
     )
     return msgspec.structs.replace(made, **changes)
@@ -192,7 +194,9 @@ REPORTS = [
         "strange-cell",
         "verdicts on cells that the spec does not have",
         lambda of: [
-            good(of, "cpu", verdicts=[*good(of, "cpu").verdicts, Verdict("more", "cpu", "pass", "")]),
+            good(
+                of, "cpu", verdicts=[*good(of, "cpu").verdicts, Verdict("more", "cpu", "pass", "")]
+            ),
             good(of, "cuda"),
         ],
         "a verdict on a cell that the spec does not have",
@@ -201,7 +205,13 @@ REPORTS = [
         "waived",
         "a verdict says that it is waived",
         lambda of: [
-            good(of, "cpu", verdicts=[Verdict(v.criterion, "cpu", "waived", "") for v in good(of, "cpu").verdicts]),
+            good(
+                of,
+                "cpu",
+                verdicts=[
+                    Verdict(v.criterion, "cpu", "waived", "") for v in good(of, "cpu").verdicts
+                ],
+            ),
             good(of, "cuda"),
         ],
         "waived, but the spec has no waiver",
@@ -210,6 +220,7 @@ REPORTS = [
 
 _HEAD = "gate: SAMPLE\ncriteria:\n"
 _PYTEST = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 3}}\n"
+_SEMGREP = "  - {id: rules, uses: semgrep, with: {rules: [unsafe-torch-load], paths: [src]}}\n"
 
 SPECS = [
     SpecAttack(
@@ -257,17 +268,16 @@ SPECS = [
     SpecAttack(
         "unknown-rule",
         "a rule that does not exist finds nothing",
-        _HEAD + "  - {id: rules, uses: semgrep, with: {rules: [unsafe-load], paths: [src]}}\n",
+        _HEAD + _SEMGREP.replace("unsafe-torch-load", "unsafe-load"),
         "unknown rule",
-        _HEAD + "  - {id: rules, uses: semgrep, with: {rules: [unsafe-torch-load], paths: [src]}}\n",
+        _HEAD + _SEMGREP,
     ),
     SpecAttack(
         "excluded",
         "`exclude:` in a semgrep criterion",
-        _HEAD
-        + "  - {id: rules, uses: semgrep, with: {rules: [unsafe-torch-load], paths: [src], exclude: [x]}}\n",
+        _HEAD + _SEMGREP.replace("[src]", "[src], exclude: [x]"),
         "exclude",
-        _HEAD + "  - {id: rules, uses: semgrep, with: {rules: [unsafe-torch-load], paths: [src]}}\n",
+        _HEAD + _SEMGREP,
     ),
 ]
 
@@ -293,12 +303,12 @@ BASES = [
     BaseAttack(
         "lowered",
         "the change lowers the expectation that it does not meet",
-        {},
-        {_PRICES: _TOTAL, "gate.yaml": ("passed: 3", "passed: 2")},
-        "expected 3, observed 2",
+        {"gate.yaml": ("{passed: 3}", '{passed: ">=3"}')},
+        {_PRICES: _TOTAL, "gate.yaml": ('">=3"', '">=2"')},
+        "passed: expected >=3, observed 2",
         {
             _PRICES: (_TOTAL[0], _TOTAL[0] + "\n\ndef test_none():\n    assert total([]) == 0\n"),
-            "gate.yaml": ("passed: 3", "passed: 4"),
+            "gate.yaml": ('">=3"', '">=4"'),
         },
     ),
 ]

@@ -61,7 +61,14 @@ EXITS = _harmless(
 )
 
 ATTACKS = [
-    Attack("exit-in-test", "`os._exit(0)` in a test", "some", _test("__import__('os')._exit(0)"), UNCLOSED, FORKS),
+    Attack(
+        "exit-in-test",
+        "`os._exit(0)` in a test",
+        "some",
+        _test("__import__('os')._exit(0)"),
+        UNCLOSED,
+        FORKS,
+    ),
     Attack(
         "exit-at-import",
         "`os._exit(0)` when a test module is imported",
@@ -251,7 +258,10 @@ ATTACKS = [
         "chdir",
         "a test changes the working directory to a copy that passes",
         "some",
-        {**_test("import os", "os.chdir('copy')"), "copy/tests/test_prices.py": "def test(): pass\n"},
+        {
+            **_test("import os", "os.chdir('copy')"),
+            "copy/tests/test_prices.py": "def test(): pass\n",
+        },
         "failed: expected 0, observed 1",
         MOVES,
     ),
@@ -294,16 +304,14 @@ ATTACKS = [
             "src/usercustomize.py": "import atexit, os\n\natexit.register(os._exit, 0)\n",
         },
         "failed: expected 0, observed 1",
-        Control(
-            "a `sitecustomize` that does nothing", {"src/sitecustomize.py": "READ = True\n"}
-        ),
+        Control("a `sitecustomize` that does nothing", {"src/sitecustomize.py": "READ = True\n"}),
     ),
     Attack(
         "standard-library-shadowed",
         "a module of the repository takes the name of one that pytest imports",
         "some",
         {**BROKEN, "src/argparse.py": "import os\n\nos._exit(0)\n"},
-        "",
+        UNCLOSED,
         Control("a module beside the package", {"src/tools.py": "import argparse\n"}),
     ),
     Attack(

@@ -11,6 +11,8 @@ from attack_sample import UNSAFE
 UNSAFE_LINE = "    return torch.load(path)\n"
 NEW = "src/shop/reading.py"
 SAFE = UNSAFE.replace("(path)\n", "(path, weights_only=True)\n")
+# In full-width letters, which Python reads as plain ones.
+WIDE = "".join(chr(ord(letter) + 0xFEE0) for letter in "load")
 ADDED = Control("a safe call in a new file", {NEW: SAFE})
 COMMENTED = Control(
     "the word nosemgrep beside a safe call",
@@ -18,14 +20,21 @@ COMMENTED = Control(
 )
 NEIGHBOURS = Control(
     "functions that are called load",
-    {NEW: "import json\n\n\ndef load(path):\n    with open(path) as stream:\n        return json.load(stream)\n"},
+    {NEW: "import json\n\n\ndef load(text):\n    return json.loads(text)\n\n\nload('1')\n"},
 )
 UNICODE = Control(
-    "text and names beyond ASCII", {NEW: '"""Prix — 価格."""\n\nprécis = "ｌｏａｄ"\n'}
+    "text and names beyond ASCII", {NEW: f'"""Prix — 価格."""\n\nprécis = "{WIDE}"\n'}
 )
 NOT_PYTHON = Control(
     "files that are no Python", {"src/shop/prices.csv": "1,2\n", "src/Makefile": "all:\n"}
 )
+MATCH = """
+
+def match(value):
+    match value:
+        case {"k": v}:
+            return v
+"""
 SHEBANG = "#!/usr/bin/env python3\n"
 
 
@@ -94,13 +103,12 @@ ATTACKS = [
         "valid Python that semgrep's parser gives up on",
         "semgrep",
         {
-            NEW: UNSAFE
-            + '\n\ndef match(value):\n    match value:\n        case {"k": v, **rest}:\n            return rest\n'
+            NEW: UNSAFE + MATCH.replace("v}", "v, **rest}"),
         },
         NEW,
         Control(
             "a match statement",
-            {NEW: 'def match(value):\n    match value:\n        case {"k": v}:\n            return v\n'},
+            {NEW: SAFE + MATCH},
         ),
     ),
     Attack(
@@ -123,7 +131,7 @@ ATTACKS = [
         "notebook",
         "the call stands in a notebook",
         "semgrep",
-        {"src/shop/reading.ipynb": '{"cells": [{"cell_type": "code", "source": ["torch.load(p)"]}]}'},
+        {"src/shop/reading.ipynb": '{"cells": [{"source": ["torch.load(p)"]}]}'},
         "src/shop/reading.ipynb: .ipynb files cannot be scanned",
         NOT_PYTHON,
     ),
@@ -205,9 +213,9 @@ ATTACKS = [
     ),
     Attack(
         "full-width",
-        "`torch.ｌｏａｄ`, which Python reads as `load`",
+        f"`torch.{WIDE}`, which Python reads as `load`",
         "semgrep",
-        {NEW: UNSAFE.replace("torch.load", "torch.ｌｏａｄ")},
+        {NEW: UNSAFE.replace("torch.load", f"torch.{WIDE}")},
         "is read as 'load'",
         UNICODE,
     ),
@@ -233,7 +241,7 @@ ATTACKS = [
         "semgrep",
         {
             "lib/reading.py": UNSAFE,
-            **{name: None for name in ("src/shop/__init__.py", "src/shop/prices.py")},
+            **dict.fromkeys(("src/shop/__init__.py", "src/shop/prices.py")),
             "src/shop/weights.py": None,
         },
         "no Python file in src",

@@ -7,7 +7,7 @@ import attack_imports
 import attack_outcomes
 import attack_process
 import attack_semgrep
-from attack_case import Attack, Beyond, Control
+from attack_case import Attack, Control
 
 SECTIONS: dict[str, list[Attack]] = {
     "What a test's outcome says": attack_outcomes.ATTACKS,
@@ -24,5 +24,7 @@ def controls() -> list[tuple[str, Control]]:
     """Return every control once, with the criterion that it is judged by."""
     found: dict[tuple[str, str], tuple[str, Control]] = {}
     for attack in ATTACKS:
-        found.setdefault((attack.criterion, attack.control.name), (attack.criterion, attack.control))
+        found.setdefault(
+            (attack.criterion, attack.control.name), (attack.criterion, attack.control)
+        )
     return list(found.values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import attack_beyond
 import attack_platform
 import attack_suite
+import attack_table
 import pytest
 from attack_case import Attack, Beyond, Control
 from attack_gate import Interpreter, run_against_base, verdict_on, words
@@ -81,3 +83,16 @@ def test_what_is_documented_as_beyond_the_gate_is_green(
     verdict = verdict_on(tmp_path, case.changes, case.criterion, running, {})
 
     assert verdict.status == "pass", words(verdict)
+
+
+def test_the_page_of_attacks_is_up_to_date() -> None:
+    written = attack_table.PAGE.read_text(encoding="utf-8")
+
+    assert written == attack_table.page(), "run python tests/attacks/attack_table.py"
+
+
+def test_every_attack_was_measured_in_the_ordinary_pipelines() -> None:
+    measured = json.loads(attack_table.RESULTS.read_text(encoding="utf-8"))["attacks"]
+
+    assert list(measured) == [attack.name for attack in attack_suite.ATTACKS]
+    assert len(measured) == len(set(measured))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from samples import FILES, PASSES, ROOT, Sample, light_environment
+
+from tiergate.warm import WarmInterpreter
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +41,19 @@ def template(tmp_path_factory: pytest.TempPathFactory, light_python: Path) -> Sa
     made.gate(PASSES)
     made.commit()
     return made
+
+
+@pytest.fixture(scope="session")
+def warm_interpreter(template: Sample) -> Iterator[WarmInterpreter]:
+    """The interpreter of samples, with pytest imported: it forks what they run."""
+    with WarmInterpreter(template.python, template.candidate().environment("cpu"), ["pytest"]) as w:
+        yield w
+
+
+@pytest.fixture
+def warm(sample: Sample, warm_interpreter: WarmInterpreter) -> None:
+    """Lets the sample be judged in forked processes, as ``tiergate run`` does, to save time."""
+    sample.warm = warm_interpreter
 
 
 @pytest.fixture

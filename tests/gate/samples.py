@@ -19,6 +19,7 @@ from tiergate.checkers import Context, Observation
 from tiergate.processes import Cancellation
 from tiergate.repository import Repository
 from tiergate.verdict import Report, Verdict
+from tiergate.warm import WarmInterpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -51,7 +52,7 @@ for name in "pytest pluggy iniconfig packaging pygments exceptiongroup tomli".sp
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         continue
-    tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}
+    tops = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
     parts += sorted(str(found.locate_file(top)) for top in tops)
 version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 print(json.dumps([sys.base_prefix, version, parts]))
@@ -86,6 +87,7 @@ class Sample:
     root: Path
     python: Path
     cancellation: Cancellation = field(default_factory=Cancellation)
+    warm: WarmInterpreter | None = None
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file, and the folders above it."""
@@ -134,7 +136,8 @@ class Sample:
     def candidate(self) -> Candidate:
         """Return the candidate that gate.yaml describes."""
         loaded = spec.load(self.root / "gate.yaml")
-        return Candidate(self.python, Repository(self.root), loaded, 1, self.cancellation)
+        repository = Repository(self.root)
+        return Candidate(self.python, repository, loaded, 1, self.cancellation, self.warm)
 
     def context(
         self, criterion: Mapping[str, Any], progress: Callable[[str], None] = lambda _: None
@@ -158,6 +161,17 @@ class Sample:
         checker = checkers.get(context.criterion.uses)
         observation = checker.observe(context.criterion.parameters, context)
         return judge.judge(context, checker, observation, 0.0)
+
+    def shell(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Paste a command into a shell at the repository's root."""
+        return subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.root,
+            env=caller_environment(environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start ``tiergate`` at the repository's root."""

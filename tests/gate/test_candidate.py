@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from samples import Sample
+
 from tiergate.candidate import find_python
 from tiergate.errors import NotEvaluatedError, UserError
 
@@ -67,8 +68,10 @@ def test_records_are_told_as_they_arrive_without_the_closing_one(sample: Sample)
         ("os.write(fd, b'\\xff\\n'); send('closed', status=0)", _UNBELIEVED),
         ("os.write(fd, b'\\n'); send('closed', status=0)", _UNBELIEVED),
         (
-            "os.write(fd, json.dumps({'nonce': job['nonce'], 'number': 0, 'event': 'closed', "
-            "'status': 0}).encode())",
+            (
+                "os.write(fd, json.dumps({'nonce': job['nonce'], 'number': 0, 'event': 'closed', "
+                "'status': 0}).encode())"
+            ),
             "ended without its closing record (exit code 0)",
         ),
     ],
@@ -108,7 +111,7 @@ def test_interpreter_is_isolated_and_told_where_to_look(sample: Sample):
 
 def test_interpreter_that_cannot_run_is_an_error_of_the_evaluation(sample: Sample):
     sample.python = sample.write("python", "")
-    with pytest.raises(NotEvaluatedError, match="cannot start .*python': Permission denied"):
+    with pytest.raises(NotEvaluatedError, match=r"cannot start .*python': Permission denied"):
         sample.candidate().run_job("environment", "cpu", 30, {})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import pytest
 from samples import Sample
+
 from tiergate.verdict import Verdict
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 def collection(sample: Sample, expect: Any = None, **with_: Any) -> Verdict:
@@ -47,9 +49,7 @@ def test_file_that_does_not_import_is_an_error_and_named(
 
 
 def test_file_that_is_skipped_as_a_whole_is_not_green(sample: Sample):
-    sample.write(
-        "tests/test_skips.py", "import pytest\npytest.importorskip('nothing_like_it')\n"
-    )
+    sample.write("tests/test_skips.py", "import pytest\npytest.importorskip('nothing_like_it')\n")
     verdict = collection(sample)
     assert verdict.status == "fail"
     assert verdict.evidence.observed == {"collected": 2, "skipped": 1}
@@ -59,8 +59,10 @@ def test_file_that_is_skipped_as_a_whole_is_not_green(sample: Sample):
     "files",
     [
         {"tests/conftest.py": "collect_ignore = ['test_more.py']\n"},
-        {"tests/conftest.py": "def pytest_ignore_collect(collection_path):\n"
-         "    return collection_path.name == 'test_more.py' or None\n"},
+        {
+            "tests/conftest.py": "def pytest_ignore_collect(collection_path):\n"
+            "    return collection_path.name == 'test_more.py' or None\n"
+        },
         {"pytest.ini": "[pytest]\naddopts = --ignore tests/test_more.py\nnorecursedirs = tests\n"},
     ],
     ids=["collect_ignore", "hook", "norecursedirs"],
@@ -90,7 +92,9 @@ def test_file_that_git_ignores_is_not_expected(sample: Sample):
 
 
 def test_tests_that_a_conftest_drops_are_named(sample: Sample):
-    sample.write("tests/conftest.py", "def pytest_collection_modifyitems(items):\n    items.pop()\n")
+    sample.write(
+        "tests/conftest.py", "def pytest_collection_modifyitems(items):\n    items.pop()\n"
+    )
     verdict = collection(sample)
     assert verdict.status == "fail"
     assert verdict.evidence.observed["deselected"] == 1
@@ -123,6 +127,6 @@ def test_folder_without_tests_is_not_green(sample: Sample):
 
 def test_reproduce_command_collects_the_same(sample: Sample):
     command = collection(sample).evidence.reproduce[-1]
-    done = subprocess.run(["sh", "-c", command], cwd=sample.root, capture_output=True, text=True)
+    done = sample.shell(command)
     assert done.returncode == 0, done.stderr
     assert "2 tests collected" in done.stdout

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from samples import Sample, ended
+
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
 

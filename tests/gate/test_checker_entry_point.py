@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from samples import SCRIPTS, Sample
+
 from tiergate import checkers
 
 _CHECKER = '''
@@ -34,7 +35,8 @@ def problems(parameters):
 def observe(parameters, context):
     repository = context.candidate.repository
     names = repository.files_under(["src"])
-    long = [n for n in names if len((repository.root / n).read_text().split("\\n")) > parameters.most]
+    lines = {n: (repository.root / n).read_text().split("\\n") for n in names}
+    long = [n for n in names if len(lines[n]) > parameters.most]
     failures = tuple(Failure(id=name, outcome="long") for name in long)
     return Observation(counts={"long": len(long), "read": len(names)}, failures=failures)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import pytest
 from samples import Sample
+
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
 
@@ -122,7 +122,7 @@ def test_module_of_the_repository_that_is_not_committed_yet_counts(sample: Sampl
 def test_reproduce_command_fails_and_passes_like_the_verdict(sample: Sample):
     for name, code in (("total", 0), ("discount", 1)):
         command = imports(sample, "shop", name).evidence.reproduce[-1]
-        done = subprocess.run(["sh", "-c", command], cwd=sample.root, capture_output=True)
+        done = sample.shell(command)
         assert done.returncode == code, done.stderr
 
 

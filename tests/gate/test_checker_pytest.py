@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import pytest
 from samples import PASSES, Sample, ended
+
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 GOOD = "def test_good():\n    assert 1 + 1 == 2\n\n\n"
 
@@ -56,8 +58,10 @@ def test_expected_number_of_passed_tests_is_green(sample: Sample):
             {"passed": 1, "xpassed": 1},
         ),
         (
-            "import unittest\nclass TestX(unittest.TestCase):\n    @unittest.expectedFailure\n"
-            "    def test_x(self):\n        self.fail()\n",
+            (
+                "import unittest\nclass TestX(unittest.TestCase):\n    @unittest.expectedFailure\n"
+                "    def test_x(self):\n        self.fail()\n"
+            ),
             {"passed": 1, "xfailed": 1},
         ),
         (
@@ -65,8 +69,10 @@ def test_expected_number_of_passed_tests_is_green(sample: Sample):
             {"passed": 1, "skipped": 1},
         ),
         (
-            "import pytest\n@pytest.fixture\ndef bad():\n    yield\n    raise OSError\n"
-            "def test_x(bad):\n    assert bad is None\n",
+            (
+                "import pytest\n@pytest.fixture\ndef bad():\n    yield\n    raise OSError\n"
+                "def test_x(bad):\n    assert bad is None\n"
+            ),
             {"passed": 2, "errors": 1},
         ),
         ("import pytest\npytest.skip('all', allow_module_level=True)\n", {"skipped": 1}),
@@ -94,7 +100,7 @@ def test_expected_number_of_passed_tests_is_green(sample: Sample):
 def test_other_outcomes_fail_and_are_counted(sample: Sample, body: str, observed: dict[str, int]):
     verdict = judged(sample, GOOD + body)
     assert verdict.status == "fail"
-    counted = {k: v for k, v in verdict.evidence.observed.items() if k not in {"collected"}}
+    counted = {k: v for k, v in verdict.evidence.observed.items() if k != "collected"}
     assert counted == observed
     not_passed = sum(n for outcome, n in observed.items() if outcome != "passed")
     assert len(verdict.evidence.failures) == not_passed
@@ -210,21 +216,26 @@ def test_hanging_test_is_named_and_all_that_it_started_is_ended(sample: Sample):
     ("conftest", "expected"),
     [
         (
-            "def pytest_collection_modifyitems(config, items):\n"
-            "    config.hook.pytest_deselected(items=items[1:])\n    del items[1:]\n",
+            (
+                "def pytest_collection_modifyitems(config, items):\n"
+                "    config.hook.pytest_deselected(items=items[1:])\n    del items[1:]\n"
+            ),
             {"deselected": 1},
         ),
         ("def pytest_collection_modifyitems(items):\n    del items[1:]\n", {"deselected": 1}),
         ("def pytest_collection_modifyitems(items):\n    items += items\n", {"rerun": 2}),
         (
-            "from _pytest.runner import runtestprotocol\n"
-            "def pytest_runtest_protocol(item, nextitem):\n"
-            "    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)\n"
-            "    for _ in range(2):\n"
-            "        for report in runtestprotocol(item, nextitem=nextitem, log=False):\n"
-            "            item.ihook.pytest_runtest_logreport(report=report)\n"
-            "    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)\n"
-            "    return True\n",
+            (
+                "from _pytest.runner import runtestprotocol\n"
+                "def pytest_runtest_protocol(item, nextitem):\n"
+                "    at = {'nodeid': item.nodeid, 'location': item.location}\n"
+                "    item.ihook.pytest_runtest_logstart(**at)\n"
+                "    for _ in range(2):\n"
+                "        for report in runtestprotocol(item, nextitem=nextitem, log=False):\n"
+                "            item.ihook.pytest_runtest_logreport(report=report)\n"
+                "    item.ihook.pytest_runtest_logfinish(**at)\n"
+                "    return True\n"
+            ),
             {"rerun": 2},
         ),
     ],
@@ -387,7 +398,7 @@ def test_arguments_of_the_spec_reach_pytest(sample: Sample):
 )
 def test_argument_that_would_change_what_is_judged_is_refused(sample: Sample, argument: str):
     with_ = {"paths": ["tests/test_it.py"], "args": [argument]}
-    with pytest.raises(SpecError, match="not allowed here|is a path"):
+    with pytest.raises(SpecError, match=r"not allowed here|is a path"):
         judged(sample, GOOD, **{"with": with_})
 
 
@@ -395,6 +406,6 @@ def test_reproduce_command_shows_the_same_outcome(sample: Sample):
     for number, code in ((3, 0), (4, 1)):
         verdict = judged(sample, GOOD + f"def test_x():\n    assert 1 + 2 == {number}\n")
         command = verdict.evidence.reproduce[-1]
-        done = subprocess.run(["sh", "-c", command], cwd=sample.root, capture_output=True)
+        done = sample.shell(command)
         assert done.returncode == code
-        assert f"{2 - code} passed".encode() in done.stdout
+        assert f"{2 - code} passed" in done.stdout

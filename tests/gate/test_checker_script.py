@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 from samples import Sample
+
 from tiergate.verdict import Verdict
 
 PREAMBLE = f"#!{os.path.realpath(sys.executable)} -IS\nimport json, sys\n"
@@ -142,7 +142,5 @@ def test_reproduce_command_asks_the_same_question(sample: Sample):
     verdict = script(sample, body, parameters={"text": text})
     assert verdict.summary == text
     command = verdict.evidence.reproduce[-1]
-    done = subprocess.run(
-        ["sh", "-c", command], cwd=sample.root, capture_output=True, text=True, check=True
-    )
+    done = sample.shell(command)
     assert json.loads(done.stdout)["summary"] == text

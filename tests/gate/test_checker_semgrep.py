@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from samples import SCRIPTS, Sample
+
 from tiergate.checkers import semgrep
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 UNSAFE = "import torch\n\ntorch.load('model.pt')\n"
 SAFE = "import torch\n\ntorch.load('model.pt', weights_only=True)\n"
@@ -137,7 +140,7 @@ def test_both_engines_agree(hidden: Sample):
         ("src/odd.py", b"# coding: utf-7\n", "declares the encoding 'utf-7'"),
         ("src/latin.py", b"# coding: latin-1\nx = 1\n", "declares the encoding 'iso-8859-1'"),
         ("src/wide.py", "x = 1\n".encode("utf-16"), "src/wide.py:1: "),
-        ("src/wide_name.py", "torch.ｌｏａｄ(p)\n".encode(), "is read as 'load'"),
+        ("src/wide_name.py", "torch.\uff4c\uff4f\uff41\uff44(p)\n".encode(), "is read as 'load'"),
         ("src/notes.ipynb", b"{}", "src/notes.ipynb: .ipynb files cannot be scanned"),
         ("src/NOTES.IPYNB", b"{}", "src/NOTES.IPYNB: .IPYNB files cannot be scanned"),
         ("src/fast.pyx", b"x = 1\n", "src/fast.pyx: .pyx files cannot be scanned"),
@@ -217,7 +220,9 @@ def test_nothing_to_scan_is_not_a_pass(sample: Sample):
         lambda rule: re.sub(r"pattern: torch\.load\n", "pattern: torch.nothing\n", rule),
         lambda rule: rule.replace("languages: [python]", "languages: [ruby]"),
         lambda rule: re.sub(r"(?s)rules:.*", "rules: []\n", rule),
-        lambda rule: rule.replace("    patterns:", "    paths:\n      exclude: ['*.py']\n    patterns:", 1),
+        lambda rule: rule.replace(
+            "    patterns:", "    paths:\n      exclude: ['*.py']\n    patterns:", 1
+        ),
         lambda rule: rule.replace("severity:", "min-version: 999.0.0\n    severity:", 1),
         lambda rule: "this: is no rule\n",
         lambda rule: rule.replace("id: unsafe-torch-load", "id: unsafe-torch-lode"),
@@ -239,7 +244,9 @@ def test_rule_that_finds_too_much_is_told_as_well(sample: Sample, tmp_path: Path
     rules = tmp_path / "rules"
     shutil.copytree(RULE.parent, rules)
     rule = (rules / RULE.name).read_text()
-    text = rule.replace("- pattern: torch.load\n", "- pattern: torch.load\n          - pattern: torch.save\n")
+    text = rule.replace(
+        "- pattern: torch.load\n", "- pattern: torch.load\n          - pattern: torch.save\n"
+    )
     assert text != rule
     (rules / RULE.name).write_text(text)
     monkeypatch.setattr(semgrep, "RULES", rules)
@@ -286,8 +293,10 @@ def test_where_the_fast_engine_is_missing_the_default_one_is_taken_and_said(
         ("{}", "wrote no readable results"),
         ('{"version": "1", "results": [], "errors": [], "paths": {"scanned": []}}', "did not scan"),
         (
-            '{"version": "1", "results": [], "errors": [{"message": "odd", "path": "src/a.py"}], '
-            '"paths": {"scanned": []}}',
+            (
+                '{"version": "1", "results": [], "errors": '
+                '[{"message": "odd", "path": "src/a.py"}], "paths": {"scanned": []}}'
+            ),
             "semgrep reported errors: src/a.py: odd",
         ),
     ],
@@ -304,7 +313,9 @@ def test_engine_that_answers_badly_is_an_error(
     assert message in verdict.summary
 
 
-def test_persons_own_settings_do_not_change_the_verdict(sample: Sample, tmp_path: Path, monkeypatch):
+def test_persons_own_settings_do_not_change_the_verdict(
+    sample: Sample, tmp_path: Path, monkeypatch
+):
     monkeypatch.setenv("SEMGREP_RULES", "p/none")
     monkeypatch.setenv("SEMGREP_TIMEOUT", "0")
     sample.write("src/shop/model.py", UNSAFE)
@@ -312,14 +323,29 @@ def test_persons_own_settings_do_not_change_the_verdict(sample: Sample, tmp_path
 
 
 def test_unknown_rule_suggests_the_nearest(sample: Sample):
-    criterion = {"id": "l", "uses": "semgrep", "with": {"rules": ["unsafe-torch"], "paths": ["src"]}}
-    with pytest.raises(SpecError, match="unknown rule 'unsafe-torch' .did you mean 'unsafe-torch-load'"):
+    criterion = {
+        "id": "l",
+        "uses": "semgrep",
+        "with": {"rules": ["unsafe-torch"], "paths": ["src"]},
+    }
+    with pytest.raises(
+        SpecError, match=r"unknown rule 'unsafe-torch' .did you mean 'unsafe-torch-load'"
+    ):
         sample.verdict(criterion)
 
 
-def test_reproduce_command_finds_the_same(sample: Sample):
+def test_reproduce_command_finds_the_same(sample: Sample, tmp_path: Path, monkeypatch):
+    # In the place of the default engine, which takes seconds to start, the core that it drives.
+    core = semgrep._fast_engine()
+    engine = tmp_path / "semgrep"
+    engine.write_text(
+        f"#!{sys.executable}\nimport os, sys\n"
+        f"os.execv({str(core)!r}, ['osemgrep', sys.argv[1], '--experimental', *sys.argv[2:]])\n"
+    )
+    engine.chmod(0o755)
+    monkeypatch.setattr(semgrep, "_default_engine", lambda: engine)
     sample.write("src/a b.py", UNSAFE)
     command = scan(sample, "src/a b.py").evidence.reproduce[-1]
-    done = subprocess.run(["sh", "-c", command], cwd=sample.root, capture_output=True, text=True)
+    done = sample.shell(command)
     assert done.returncode == 1, done.stderr
     assert "src/a b.py" in done.stdout

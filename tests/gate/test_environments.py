@@ -157,15 +157,19 @@ def test_environment_whose_interpreter_is_broken_is_made_anew(environments: Modu
     ("says", "advice"),
     [
         (
-            "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError('"
-            "<pip._vendor.urllib3.connection.HTTPSConnection>: Failed to establish a new "
-            "connection: [Errno -3] Temporary failure in name resolution')'\n"
-            "ERROR: No matching distribution found for torch>=2.9",
+            (
+                "WARNING: Retrying (Retry(total=4)) after connection broken by NewConnectionError("
+                "<pip._vendor.urllib3.connection.HTTPSConnection>: Failed to establish a new "
+                "connection: [Errno -3] Temporary failure in name resolution')'\n"
+                "ERROR: No matching distribution found for torch>=2.9"
+            ),
             "the package index cannot be reached. Check the network, or name a mirror or a proxy",
         ),
         (
-            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
-            "device",
+            (
+                "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
+                "device"
+            ),
             "the disk is full. ",
         ),
         (
@@ -210,7 +214,9 @@ def test_place_that_cannot_be_written_is_told(environments: ModuleType, stub: Pa
     assert "Traceback" not in said
 
 
-def test_second_set_up_waits_for_the_first(environments: ModuleType, stub: Path, capsys, monkeypatch):
+def test_second_set_up_waits_for_the_first(
+    environments: ModuleType, stub: Path, capsys, monkeypatch
+):
     environments.VENVS.mkdir()
     with (environments.VENVS / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -264,6 +270,7 @@ def find_python(path: str, **environment: str) -> subprocess.CompletedProcess[st
         env={"PATH": path, **environment},
         capture_output=True,
         text=True,
+        check=False,
     )
 
 
@@ -273,7 +280,9 @@ def make_python(folder: Path, name: str, version: tuple[int, int]) -> Path:
     old = int(version < (3, 11))
     shown = ".".join(map(str, version))
     path = folder / name
-    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {shown}.1" && exit 0\nexit {old}\n')
+    path.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {shown}.1" && exit 0\nexit {old}\n'
+    )
     path.chmod(0o755)
     return path
 

@@ -34,8 +34,10 @@ def hanging(sample: Sample, tmp_path: Path) -> Sample:
     return sample
 
 
-def interrupt(sample: Sample, ready: Path, *signals: signal.Signals) -> tuple[int, str, str, list[int]]:
-    """Start a run, wait until its test hangs, signal it; return its end and the test's processes."""
+def interrupt(
+    sample: Sample, ready: Path, *signals: signal.Signals
+) -> tuple[int, str, str, list[int]]:
+    """Start a run, wait until its test hangs, signal it; return how it ended and the processes."""
     process = sample.start("run", "--python", str(sample.python), "--jobs", "1")
     descriptor = os.open(ready, os.O_RDONLY | os.O_NONBLOCK)
     try:

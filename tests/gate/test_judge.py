@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from samples import Sample
+
 from tiergate import judge
 from tiergate.checkers import Checker, Context, Observation
 from tiergate.expectation import Outcomes
@@ -108,8 +109,10 @@ def test_command_that_judges_again_names_a_spec_of_another_name(sample: Sample):
     )
     assert (verdict.status, verdict.summary) == ("blocked", "why")
     assert verdict.evidence.reproduce == [
-        "tiergate run --only a-b --device cpu --spec 'other gates/gate.yaml' "
-        f"--python {sample.python}"
+        (
+            "tiergate run --only a-b --device cpu --spec 'other gates/gate.yaml' "
+            f"--python {sample.python}"
+        )
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from samples import Sample
+
 from tiergate.candidate import ProbeResult
 from tiergate.probe import text
 from tiergate.probe.records import Channel
@@ -197,7 +198,7 @@ def test_environment_is_a_fingerprint_without_imports(sample: Sample):
         (b"x = '\xff'\n", "SyntaxError"),
         (b"x = 1\0\n", "null bytes"),
         ("x = 1".encode("utf-16"), "SyntaxError"),
-        ("import torch\ntorch.ｌｏａｄ(p)\n".encode(), "is read as 'load'"),
+        ("import torch\ntorch.\uff4c\uff4f\uff41\uff44(p)\n".encode(), "is read as 'load'"),
     ],
 )
 def test_file_that_tools_would_misread_is_told(sample: Sample, content: bytes, message: str):
@@ -214,7 +215,7 @@ def test_file_that_tools_would_misread_is_told(sample: Sample, content: bytes, m
         b"",
         b"x = 1\n",
         b"\xef\xbb\xbfx = 1\n",
-        "größe = 'ｌｏａｄ'  # ｌｏａｄ\n".encode(),
+        "größe = '\uff4c\uff4f\uff41\uff44'  # \uff4c\uff4f\uff41\uff44\n".encode(),
         b"# -*- coding: utf-8 -*-\r\nx = 1\r\n",
         b"raise SystemExit  # never executed\n",
     ],

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import ended
+
 from tiergate import processes
 from tiergate.errors import NotEvaluatedError
 from tiergate.processes import Bounded, Cancellation, Completed
@@ -84,12 +85,12 @@ def test_program_that_cannot_start_is_named(argv: list[str], words: str):
 
 def test_no_descriptor_is_left_open_by_runs_good_and_bad():
     run("true")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         run("true", "{records}", on_record=lambda _: None)
         with pytest.raises(NotEvaluatedError):
             run("/no/such/program", on_record=lambda _: None)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_records_are_the_whole_lines_of_their_own_pipe():

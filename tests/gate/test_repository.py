@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from samples import Sample
+
 from tiergate.errors import NotEvaluatedError
 from tiergate.repository import Repository
 from tiergate.verdict import Source
@@ -179,7 +180,7 @@ def test_repository_without_a_commit_has_a_tree(sample: Sample):
 def test_checkout_that_git_refuses_is_not_taken_for_a_mere_folder(sample: Sample):
     # As for a checkout that belongs to another user, which is common in containers.
     sample.write(".git/config", "this is no configuration\n")
-    with pytest.raises(NotEvaluatedError, match="git rev-parse failed in .*bad config"):
+    with pytest.raises(NotEvaluatedError, match=r"git rev-parse failed in .*bad config"):
         source(sample)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from samples import PASSES, SCRIPTS, Sample, caller_environment, ended
+from samples import PASSES, Sample, caller_environment, ended
+
 from tiergate import verdict
 
 FAILING = "from shop import total\n\n\ndef test_total():\n    assert total([1, 2]) == 4\n"
@@ -44,7 +45,9 @@ def test_green_gate_prints_the_table_and_the_decision(sample: Sample):
     done = sample.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert re.search(r"^prices +cpu +pass +[0-9.]+ +2 passed, 2 collected$", done.stdout, re.M)
+    assert re.search(
+        r"^prices +cpu +pass +[0-9.]+ +2 passed, 2 collected$", done.stdout, re.MULTILINE
+    )
     assert "\nTIER 0 GATE PASSED — proceed to TIER 1\n" in done.stdout
     assert f"{sample.root}/.tiergate/report.json" in done.stdout
     decided = decide(sample)
@@ -101,13 +104,10 @@ def test_reproduce_commands_of_the_report_work_when_pasted(sample: Sample, tmp_p
     tiergate = tmp_path / "tiergate"
     tiergate.write_text(f'#!/bin/sh\nexec {sys.executable} -m tiergate "$@"\n')
     tiergate.chmod(0o755)
-    environment = caller_environment({"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    done = subprocess.run(
-        ["sh", "-c", again], cwd=sample.root, env=environment, capture_output=True, text=True
-    )
+    done = sample.shell(again, PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 1, done.stderr
     assert "1 of 2 cells judged: failed" in done.stdout
-    done = subprocess.run(["sh", "-c", plain], cwd=sample.root, capture_output=True, text=True)
+    done = sample.shell(plain)
     assert done.returncode == 1
     assert "1 failed" in done.stdout
 
@@ -201,7 +201,7 @@ def test_cell_with_an_unmet_need_is_blocked(sample: Sample):
         "second": "blocked",
         "free": "pass",
     }
-    assert re.search(r"^second +cpu +blocked .*needs first@cpu", done.stdout, re.M)
+    assert re.search(r"^second +cpu +blocked .*needs first@cpu", done.stdout, re.MULTILINE)
 
 
 def test_tiers_are_decided_one_after_the_other(sample: Sample):
@@ -353,12 +353,8 @@ def test_folder_without_git_can_be_judged(sample: Sample):
 
 
 def test_judge_started_elsewhere_judges_the_repository_it_is_given(sample: Sample, tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, "-m", "tiergate", "run", "--repo", sample.root, "--python", sample.python],
-        cwd=tmp_path,
-        env={**caller_environment({}), "PYTHONPATH": str(SCRIPTS)},
-        capture_output=True,
-        text=True,
-    )
+    elsewhere = Sample(tmp_path / "elsewhere", sample.python)
+    elsewhere.root.mkdir()
+    done = elsewhere.run("--repo", str(sample.root))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (sample.root / ".tiergate/report.json").exists()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cross_phase.mugrokfast.newton_schulz import COEFFICIENTS, newton_schulz, orthogonalize
-from cross_phase.mugrokfast.symmetric import gram, symmetric_addmm
+from cross_phase.mugrokfast.symmetric import addmm, gram, matmul, symmetric_addmm
 
 sizes = st.integers(1, 40)
 # Both sides of what the CPU batches, and of what its simple kernel multiplies.
@@ -116,6 +116,17 @@ def test_an_unknown_variant_is_an_error_that_names_the_known_ones(name: str, val
 def test_large_matrices_in_blocks_have_the_bits_of_whole_products(shape: tuple[int, int]) -> None:
     matrix = gaussian(*shape)
     assert torch.equal(newton_schulz(matrix), one_by_one(matrix))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 28), (8, 64)])
+def test_tiny_products_keep_their_bits_in_a_batch(shape: tuple[int, int]) -> None:
+    """Among 2000 of them some differ where torch multiplies the batch as one."""
+    x = gaussian(2000, *shape).bfloat16()
+    square = torch.stack([matrix @ matrix.T for matrix in x])
+    assert torch.equal(matmul(x, x.mT), square)
+    expected = [torch.addmm(s, s, s, beta=-0.5, alpha=0.25) for s in square]
+    result = addmm(square, square, square, beta=-0.5, alpha=0.25)
+    assert torch.equal(result, torch.stack(expected))
 
 
 @pytest.mark.parametrize("rows", [512, 576, 700])

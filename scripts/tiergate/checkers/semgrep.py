@@ -151,7 +151,7 @@ def _inventory(paths: list[str], context: Context) -> tuple[list[str], list[str]
     for name in repository.files_under(paths):
         path = repository.root / name
         if not name.isprintable():
-            unreadable.append(f"{ascii(name)}: such a name cannot be passed on safely")
+            unreadable.append(f"{name!a}: such a name cannot be passed on safely")
         elif repository.leaves(name):
             unreadable.append(f"{name}: a symbolic link that leaves the repository")
         elif path.is_dir():

@@ -216,7 +216,7 @@ def observation(
     error = problem_of(result, session, collect_only=collect_only)
     repository = context.candidate.repository
     if not error and (outside := [path for path in session.seen_paths if repository.leaves(path)]):
-        error = f"a symbolic link leads out of the repository: {sorted(outside)[0]}"
+        error = f"a symbolic link leads out of the repository: {min(outside)}"
     notes = []
     if result.left_behind:
         notes.append(f"{result.left_behind} processes were left running and have been ended")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import os
 import site
 import sys
 from collections import defaultdict
@@ -51,12 +52,18 @@ class Ahead:
             builtins.__import__ = original
 
     def _adopt(self, root: str, found: set[str]) -> None:
-        """Give modules that no import statement brought in to their package, or to ``root``."""
-        needed = set().union(*self._needs.values())
-        for name in found - needed:
-            package = name.rpartition(".")[0]
-            if name != root:
-                self._needs[package if package in found else root].add(name)
+        """Give each module that no import brought in to the one that was complete next.
+
+        ``sys.modules`` is in the order in which modules were complete: that one put it there, or
+        was loaded by the one that did.
+        """
+        imported = {root}.union(*self._needs.values())
+        owner = root
+        for name in reversed(list(sys.modules)):
+            if name in imported:
+                owner = name
+            elif name in found:
+                self._needs[owner].add(name)
 
     def top_level(self) -> list[str]:
         """Return the top-level names of what was loaded."""
@@ -166,11 +173,10 @@ def installed_modules() -> list[str]:
         if any(point.group == "pytest11" for point in distribution.entry_points)
         for file in distribution.files or ()
     }
-    folders = tuple(site.getsitepackages())
     return [
         name
         for name, module in list(sys.modules.items())
-        if str(getattr(getattr(module, "__spec__", None), "origin", None)).startswith(folders)
+        if _lies_in_environment(getattr(module, "__spec__", None))
         and name.split(".")[0] not in plugins
     ]
 
@@ -195,8 +201,9 @@ def _is_installed(name: str) -> bool:
         spec = find_spec(name)
     except (ImportError, ValueError):
         return False
-    origin = getattr(spec, "origin", None)
-    folders = [Path(folder).resolve() for folder in site.getsitepackages()]
-    return isinstance(origin, str) and any(
-        folder in Path(origin).resolve().parents for folder in folders
-    )
+    return _lies_in_environment(spec)
+
+
+def _lies_in_environment(spec: ModuleSpec | None) -> bool:
+    folders = tuple(folder + os.sep for folder in site.getsitepackages())
+    return str(getattr(spec, "origin", None)).startswith(folders)

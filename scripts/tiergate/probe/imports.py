@@ -44,7 +44,9 @@ def _problem(module: ModuleType, module_name: str, name: str) -> str | None:
     except BaseException as error:  # noqa: BLE001 - a module's __getattr__ may raise anything
         return f"{type(error).__name__}: {error}"
     else:
-        return f"{name!r} is None, which stands for what could not be had" if value is None else None
+        return (
+            f"{name!r} is None, which stands for what could not be had" if value is None else None
+        )
     try:
         importlib.import_module(module_name + "." + name)
     except BaseException as error:  # noqa: BLE001 - as above

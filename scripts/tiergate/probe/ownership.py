@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from functools import partial, partialmethod
+from pathlib import Path
 from types import CodeType, FunctionType
 
 
@@ -24,26 +25,29 @@ class Ownership:
             for name, path in sysconfig.get_paths().items()
             if name in ("stdlib", "platstdlib", "purelib", "platlib")
         }
-        installed.add(os.path.realpath(os.path.dirname(__file__)))
+        installed.add(str(Path(__file__).resolve().parent))
+        self._known: dict[str, bool] = {}
         self._installed = tuple(path + os.sep for path in installed if path != self.root)
 
     def file(self, path: str) -> bool:
         """Tell whether a file or folder is the repository's own."""
-        real = os.path.realpath(path)
-        inside = real == self.root or real.startswith(self.root + os.sep)
-        return inside and not (real + os.sep).startswith(self._installed)
+        if path not in self._known:
+            real = os.path.realpath(path)
+            inside = real == self.root or real.startswith(self.root + os.sep)
+            self._known[path] = inside and not (real + os.sep).startswith(self._installed)
+        return self._known[path]
 
     def function(self, function: object) -> bool:
         """Tell whether a function was written in the repository, or made from text at run time."""
         code = code_of(function)
         if code is None:
             return False
-        return self.file(code.co_filename) or not os.path.isabs(code.co_filename)
+        return self.file(code.co_filename) or not Path(code.co_filename).is_absolute()
 
     def relative(self, where: object) -> str:
         """Return a path as the repository names it; one outside as it is."""
         path = str(where)
-        if not os.path.isabs(path):
+        if not Path(path).is_absolute():
             return path
         relative = os.path.relpath(path, self.root)
         return path if relative.startswith("..") else relative

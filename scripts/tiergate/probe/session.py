@@ -45,7 +45,7 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     sources.compile_own(owned)
     if not sources.rewrite_own(owned):
         # Slow, for installed packages as well, but right.
-        sys.pycache_prefix = os.path.join(owned.root, ".tiergate", "no-bytecode")
+        sys.pycache_prefix = str(Path(owned.root, ".tiergate", "no-bytecode"))
     recorder = Recorder(channel, owned, job["pythonpath"], job["arguments"])
     status = pytest.main(job["arguments"], plugins=[recorder])
     if job["device"] == "cuda":
@@ -69,7 +69,7 @@ class Recorder:
         self._channel = channel
         self._owned = owned
         self._witness = Witness(owned, self._doubt)
-        self._search = pythonpath or [os.path.join(owned.root, "src"), owned.root]
+        self._search = pythonpath or [str(Path(owned.root, "src")), owned.root]
         self._chosen = {arg.split("::")[0] for arg in arguments if "::" in arg}
         self._files: dict[str, written.Found] = {}
         self._names = written.Names((), ())
@@ -138,7 +138,7 @@ class Recorder:
             self._doubt(doubt.outcome, name, doubt.message, path, doubt.line)
 
     def _find_standins(self) -> None:
-        exempt = {os.path.realpath(os.path.join(self._owned.root, path)) for path in self._visited}
+        exempt = {str(Path(self._owned.root, path).resolve()) for path in self._visited}
         for name, expected, actual in standins.standins(self._search, exempt):
             path = self._owned.relative(expected)
             instead = self._owned.relative(actual)

@@ -1,5 +1,7 @@
-"""The repository's code is compiled from its source: bytecode that lies beside it may be of other
-code. Installed packages keep theirs, so that they import as fast as ever.
+"""The repository's code is compiled from its source.
+
+Bytecode that lies beside it may be of other code. Installed packages keep theirs, so that they
+import as fast as ever.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.abc import PathEntryFinder
 
     from .ownership import Ownership
 
@@ -31,7 +34,7 @@ class _SourceOnly(SourceFileLoader):
 def compile_own(owned: Ownership) -> None:
     """Have every later import from the repository compiled from its source."""
 
-    def finder(path: str) -> FileFinder:
+    def finder(path: str) -> PathEntryFinder:
         if not owned.file(path):
             raise ImportError("not in the repository", path=path)
         return _finder_of(path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 
 def standins(search: list[str], exempt: Collection[str]) -> Iterator[tuple[str, str, str]]:
@@ -17,17 +18,15 @@ def standins(search: list[str], exempt: Collection[str]) -> Iterator[tuple[str, 
         search: the folders that the repository's modules are imported from, first one first.
         exempt: files that pytest imports under names of its own: test files and conftests.
     """
-    tops = {
-        name.split(".")[0]
-        for folder in search
-        if os.path.isdir(folder)
-        for name in os.listdir(folder)
-    }
+    folders = [Path(folder) for folder in search if Path(folder).is_dir()]
+    tops = {entry.name.split(".")[0] for folder in folders for entry in folder.iterdir()}
+    # Known from Python 3.10 on.
+    standard: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
     for name, module in sorted(sys.modules.items()):
         top = name.split(".")[0]
-        if top not in tops or top in {"conftest", "__main__"}:
+        if top not in tops or top in {"conftest", "__main__"} or top in standard:
             continue
-        expected = _file_of(name, search)
+        expected = _file_of(name, folders)
         if expected is None:
             continue
         actual = _origin(module)
@@ -37,12 +36,12 @@ def standins(search: list[str], exempt: Collection[str]) -> Iterator[tuple[str, 
             yield name, expected, actual or f"an object of type {type(module).__name__}"
 
 
-def _file_of(name: str, search: list[str]) -> str | None:
-    for folder in search:
-        base = os.path.join(folder, *name.split("."))
-        for file in (os.path.join(base, "__init__.py"), base + ".py"):
-            if os.path.isfile(file):
-                return file
+def _file_of(name: str, folders: Iterable[Path]) -> str | None:
+    for folder in folders:
+        base = folder.joinpath(*name.split("."))
+        for file in (base / "__init__.py", base.with_name(base.name + ".py")):
+            if file.is_file():
+                return str(file)
     return None
 
 

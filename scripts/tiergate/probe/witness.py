@@ -6,13 +6,11 @@ test's body, what it raised, which implementation of a hook decided, and what te
 
 from __future__ import annotations
 
-import builtins
 import functools
 import inspect
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
-from unittest import TestCase
 
 from .ownership import code_of
 from .text import clip
@@ -36,7 +34,8 @@ _DECIDING = frozenset(
         "pytest_runtestloop",
     }
 )
-_ASSERTING_MODULES = ("numpy.testing", "torch.testing")
+_LATE = ("unittest.case:TestCase", "numpy.testing", "torch.testing")
+"""Where tests have their assertions from, and what is not loaded yet when a session starts."""
 
 
 class Witness:
@@ -56,8 +55,7 @@ class Witness:
         self._ran: set[str] = set()
         self._raised: dict[tuple[str, str], str] = {}
         self._running = ""
-        self._helpers = dict(_helpers())
-        self._replaced: set[str] = set()
+        self._helpers = {label: dict(vars(holder)) for label, holder in _holders()}
         self._next_thread_hook: Any = None
         self._next_unraisable_hook: Any = None
         self._thread_hook = self._thread_failed
@@ -176,17 +174,23 @@ class Witness:
         if code is not self._codes.get(item.nodeid) and self._owned.function(item.obj):
             path, line = self._owned.place(item.obj)
             self._doubt("suspect", item.nodeid, "another function was put in its place", path, line)
-        for name, value in _helpers():
-            before = self._helpers.get(name, value)
-            if before is not value or name.startswith(_ASSERTING_MODULES):
-                self._check_helper(name, value, is_same=before is value)
+        self._check_helpers()
 
-    def _check_helper(self, name: str, value: Any, *, is_same: bool) -> None:
-        if name in self._replaced:
-            return
-        has_code = code_of(value) is not None
-        if self._owned.function(value) or not (has_code or is_same):
-            self._replaced.add(name)
+    def _check_helpers(self) -> None:
+        """Doubt what tests assert with where it is not what it was; look at the rest only once."""
+        for label, holder in _holders():
+            late = label not in self._helpers
+            seen = self._helpers.setdefault(label, {})
+            for name, value in list(vars(holder).items()):
+                if seen.get(name, seen) is not value:
+                    known = name in seen
+                    seen[name] = value
+                    if (known or late) and callable(value) and not name.startswith("_"):
+                        self._check_helper(f"{label}.{name}", value, replaced=known)
+
+    def _check_helper(self, name: str, value: Any, *, replaced: bool) -> None:
+        # What is loaded late may have been replaced before: it is known by where it was written.
+        if self._owned.function(value) or (replaced and code_of(value) is None):
             path, line = self._owned.place(value)
             message = f"{name}, which tests assert with, was replaced"
             self._doubt("suspect", name, message, path, line)
@@ -233,15 +237,12 @@ class Witness:
         return path, line
 
 
-def _helpers() -> Iterator[tuple[str, Any]]:
-    """What tests assert with, by name."""
-    pytest = sys.modules.get("pytest")
-    for holder in (pytest, TestCase, builtins):
-        for name, value in list(vars(holder).items()) if holder is not None else []:
-            if callable(value):
-                yield f"{getattr(holder, '__name__', '')}.{name}", value
-    for module_name in _ASSERTING_MODULES:
-        module = sys.modules.get(module_name)
-        for name, value in list(vars(module).items()) if module is not None else []:
-            if name.startswith("assert"):
-                yield f"{module_name}.{name}", value
+def _holders() -> Iterator[tuple[str, Any]]:
+    """What holds the functions that tests assert with, as far as it is loaded."""
+    for name in ("builtins", "pytest", *_LATE):
+        module, _, attribute = name.partition(":")
+        holder = sys.modules.get(module)
+        if holder is not None and attribute:
+            holder = getattr(holder, attribute)
+        if holder is not None:
+            yield attribute or module, holder

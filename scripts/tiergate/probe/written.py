@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import fnmatch
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
-_FunctionNode = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 
 
 @dataclass
@@ -106,7 +105,7 @@ def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 def _first_line(node: ast.stmt) -> int:
     """The line that a code object gives: the first decorator's."""
-    decorators = getattr(node, "decorator_list", [])
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 
@@ -122,7 +121,7 @@ def _vacuous(tree: ast.Module, names: Names) -> Iterator[Doubt]:
                     yield Doubt("suspect", node.name, statement.lineno, message)
 
 
-def _own_statements(function: _FunctionNode) -> Iterator[ast.stmt]:
+def _own_statements(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.stmt]:
     """The statements of a function without those of functions and classes inside it."""
     waiting = list(function.body)
     while waiting:

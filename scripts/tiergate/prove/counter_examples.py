@@ -47,10 +47,11 @@ class CounterExample:
         """Tell whether the criterion's expectation, as it is written, refuses the effect."""
         if not self.effect:
             return True
-        counts = {
-            name: observed.get(name, 0) + self.effect.get(name, 0)
-            for name in {*observed, *self.effect}
-        }
+        bounds = criterion.expect
+        if any(name in bounds and bounds[name].base and n < 0 for name, n in self.effect.items()):
+            return True  # a test of the base is gone
+        names = {*observed, *self.effect}
+        counts = {name: observed.get(name, 0) + self.effect.get(name, 0) for name in names}
         return bool(mismatches(criterion.expect, counts, outcomes))
 
     def objection(self, verdict: Verdict, outcomes: Outcomes) -> str:

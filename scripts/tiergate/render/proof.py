@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 
 from tiergate.prove.proof import CriterionProof, Proof, Tried
@@ -20,7 +19,7 @@ def tried_line(criterion: str, tried: Tried) -> str:
     return f"{mark} {one_line(name):<34} {tried.seconds:5.1f} s  {one_line(seen)}"
 
 
-def table(proof: Proof, *, colour: bool, width: int = 120) -> str:
+def table(proof: Proof, *, colour: bool, width: int = 160) -> str:
     """Return the table: criterion × counter-example × caught by what."""
     rows = list(_rows(proof))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -28,7 +27,7 @@ def table(proof: Proof, *, colour: bool, width: int = 120) -> str:
     lines = []
     for number, row in enumerate(rows):
         head = "  ".join(cell.ljust(size) for cell, size in zip(row[:3], widths, strict=True))
-        last = textwrap.shorten(row[3], room, placeholder=" …") if row[3] else ""
+        last = row[3] if len(row[3]) <= room else row[3][: room - 1] + "…"
         lines.append(f"{head}  {last}".rstrip())
         if number == 0:
             lines.append("─" * min(width, 100))

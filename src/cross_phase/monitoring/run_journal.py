@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,11 @@ class RunJournal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        torn = _ends_within_a_line(path)
         # Unbuffered: a killed run has lost no line, and a full disk leaves none pending.
         self._file = path.open("ab", buffering=0)
+        if torn:
+            self._file.write(b"\n")
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event.
@@ -42,6 +46,38 @@ class RunJournal:
     def close(self) -> None:
         """Close the file; closing it again does nothing."""
         self._file.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Read a run's events.
+
+    Args:
+        path: The journal; it may still be written to.
+
+    Returns:
+        The events in order. A line that a full disk or a crash cut off is left out.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    events: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "event" in record:
+            events.append(record)
+    return events
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Tell whether a crash cut off the last line."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _plain(value: Any) -> Any:

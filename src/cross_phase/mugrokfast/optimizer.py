@@ -42,8 +42,10 @@ Params: TypeAlias = (
 )
 # torch's fused AdamW kernels exist for these.
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
-# Bounds the temporary memory of a step: entries, per process, that are updated together.
-_MAX_PART_NUMEL = 2**26
+# Entries, per process, that are updated together: few enough for a CPU's caches, and for the
+# temporary memory of an accelerator.
+_CPU_PART_NUMEL = 2**20
+_PART_NUMEL = 2**26
 # State that keeps the type it was saved in, whatever the parameter's is.
 _OWN_DTYPE = ("grokfast_ema", "grokfast_window", "grokfast_sum", "momentum_buffer")
 
@@ -407,7 +409,8 @@ class MuonGrokfast(torch.optim.Optimizer):
         for i in chain.from_iterable(by_shape.values()):
             if not parts or params[i].numel() > room:
                 parts.append([])
-                room = _MAX_PART_NUMEL * world
+                on_cpu = params[i].device.type == "cpu"
+                room = world * (_CPU_PART_NUMEL if on_cpu else _PART_NUMEL)
             parts[-1].append(i)
             room -= params[i].numel()
         return parts

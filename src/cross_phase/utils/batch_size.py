@@ -73,7 +73,7 @@ def calculate_safe_batch_size(
 
     Args:
         model_size_mb: The size of the weights in MiB, or the model itself: then parameters and
-            dtype are its own, and the hidden and vocabulary sizes come from its ``config``
+            dtype are its own, and layers, hidden and vocabulary sizes come from its ``config``
             where it has one.
         device_vram_gb: The device's memory in GiB.
         sequence_length: Tokens in one sample.
@@ -96,8 +96,10 @@ def calculate_safe_batch_size(
     if optimizer not in EXTRA_WEIGHT_COPIES:
         known = ", ".join(EXTRA_WEIGHT_COPIES)
         raise ValueError(f"unknown optimizer {optimizer!r}: use one of {known}")
+    layers = None
     if isinstance(model_size_mb, nn.Module):
         model = model_size_mb
+        layers = _config_size(model, "num_hidden_layers")
         size_mb = get_model_size(model)["size_mb"]
         hidden_size = hidden_size or _config_size(model, "hidden_size")
         vocab_size = vocab_size or _config_size(model, "vocab_size")
@@ -122,7 +124,7 @@ def calculate_safe_batch_size(
     else:
         _check_positive("hidden_size", hidden_size)
         width = float(hidden_size)
-    layers_times_width = params / (12 * width)
+    layers_times_width = params / (12 * width) if layers is None else layers * width
 
     fixed = weight_bytes * (1 + EXTRA_WEIGHT_COPIES[optimizer])
     wide = max(dtype.itemsize, 4)
@@ -130,9 +132,7 @@ def calculate_safe_batch_size(
     # layers * heads, with heads = width / HEAD_WIDTH
     scores = 3 * layers_times_width / HEAD_WIDTH * sequence_length * wide
     logits = vocab_size * (3 * wide + (dtype.itemsize if dtype.itemsize < wide else 0))
-    per_sample = sequence_length * (
-        activations + logits + (0.0 if fused_attention else scores)
-    )
+    per_sample = sequence_length * (activations + logits + (0.0 if fused_attention else scores))
 
     available = device_vram_gb * GIBIBYTE * USABLE_MEMORY - fixed
     batch_size = math.floor(available / per_sample)

@@ -29,6 +29,7 @@ class Check:
 CHECKS = (
     # Longest first, so that two cores end together.
     Check("tests of the judge", (f"{JUDGE}/python", "-m", "pytest", "-q", "tests/gate")),
+    Check("attacks on the judge", (f"{JUDGE}/python", "-m", "pytest", "-q", "tests/attacks")),
     Check("tests of the library", (f"{CANDIDATE}", "-m", "pytest", "-q", "tests/unit")),
     Check("types of the library", (f"{JUDGE}/mypy", "--python-executable", f"{CANDIDATE}", "src")),
     Check("types of the judge", (f"{JUDGE}/mypy", "scripts")),

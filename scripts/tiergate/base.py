@@ -100,9 +100,9 @@ def _is_relevant(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Specs:
-    """Whose spec decides, and the head's own where it is another one."""
+    """The spec of the base, or the head's where the base has none; and the head's if it differs."""
 
-    deciding: Spec
+    base: Spec
     head: Spec | None
     origin: Literal["base", "head"]
 
@@ -130,11 +130,11 @@ def specs(head: Repository, commit: str, path: Path) -> Specs:
     if data is None:
         return Specs(spec.load(path), None, "head")
     parsed = spec.parse(data, Path(f"{relative}@{commit[:12]}"))
-    deciding = replace(parsed, path=path, base=commit)
+    of_base = replace(parsed, path=path, base=commit)
     if not path.exists():
         raise UserError(f"{path}: the head removed the spec that commit {commit[:12]} has")
     own = spec.load(path)
-    return Specs(deciding, None if own.digest == deciding.digest else own, "base")
+    return Specs(of_base, None if own.digest == of_base.digest else own, "base")
 
 
 def _content(head: Repository, commit: str, relative: Path) -> bytes | None:

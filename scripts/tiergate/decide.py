@@ -79,7 +79,7 @@ class Decision:
     partial: tuple[str, ...] = ()
     """Cells of the spec that this decision was told to leave out."""
     head: tuple[CellDecision, ...] = ()
-    """Cells of the head's own criteria that are not as the base has them."""
+    """Cells of the criteria that the head weakens, as the head has them; they decide nothing."""
     drift: tuple[Change, ...] = ()
     """What the head changed in the spec."""
     weakened: bool = False
@@ -151,12 +151,13 @@ def decide(
         allow_weakening: let a head pass that weakens the spec.
     """
     reports = _latest_attempts(reports)
-    everything = all_cells(spec)
+    deciding = drift.deciding(spec, head, allow_weakening=allow_weakening)
+    everything = all_cells(deciding)
 
     def wanted(cell: Cell) -> bool:
         return only is None or cell.criterion.id in only
 
-    expected = [cell for cell in all_cells(spec, devices) if wanted(cell)]
+    expected = [cell for cell in all_cells(deciding, devices) if wanted(cell)]
     problems = [*unreadable, *_identity_problems(spec, reports, source)]
     problems += _base_problems(reports, base, head)
     if not expected:
@@ -171,22 +172,22 @@ def decide(
     changes: list[Change] = []
     if head is not None:
         changes = drift.compare(spec, head)
-        changed = drift.changed_criteria(spec, head)
-        demanded = [c for c in all_cells(head, devices) if c.criterion.id in changed and wanted(c)]
+        ids = frozenset() if allow_weakening else drift.weakened_criteria(spec, head)
+        demanded = [c for c in all_cells(head, devices) if c.criterion.id in ids and wanted(c)]
         verdicts_on_head = [verdict for report in reports for verdict in report.head_verdicts]
         own = _gather(demanded, verdicts_on_head, reports, problems, "the head's own ")
         problems += _strangers(verdicts_on_head, {c.name for c in demanded}, "the head's spec")
 
-    in_scope = [w for w in spec.waivers if only is None or w.criterion in only]
-    problems += _unwaived([*cells, *own], spec.waivers, today)
+    in_scope = [w for w in deciding.waivers if only is None or w.criterion in only]
+    problems += _unwaived([*cells, *own], deciding.waivers, today)
     judged = [decision.verdict for decision in cells if decision.verdict is not None]
     problems += waivers.problems(in_scope, judged, today)
     weakened = not allow_weakening and any(change.weakening for change in changes)
-    outcome = _Outcome(believed=not problems, weakened=weakened, head=tuple(own))
+    outcome = _Outcome(believed=not problems, weakened=weakened)
     return Decision(
         conclusion=outcome.of(cells),
         # A choice of criteria says nothing about a tier.
-        tiers=_tiers(spec, cells, outcome) if only is None else (),
+        tiers=_tiers(deciding, cells, outcome) if only is None else (),
         cells=tuple(cells),
         problems=tuple(problems),
         partial=tuple(c.name for c in everything if c.name not in {e.name for e in expected}),
@@ -342,14 +343,12 @@ class _Outcome:
 
     believed: bool
     weakened: bool
-    head: tuple[CellDecision, ...]
 
     def of(self, cells: Sequence[CellDecision]) -> Conclusion:
         """Conclude from some cells; red beats unknown, and both beat green."""
-        everything = [*cells, *self.head]
-        if self.weakened or any(d.verdict and d.verdict.status == "fail" for d in everything):
+        if self.weakened or any(d.verdict and d.verdict.status == "fail" for d in cells):
             return "failed"
-        if self.believed and cells and all(decision.passed for decision in everything):
+        if self.believed and cells and all(decision.passed for decision in cells):
             return "passed"
         return "not evaluated"
 

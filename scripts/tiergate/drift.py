@@ -6,6 +6,7 @@ What cannot be shown to be at least as strong counts as weaker.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -40,21 +41,40 @@ def compare(base: Spec, head: Spec) -> list[Change]:
     return changes
 
 
-def changed_criteria(base: Spec, head: Spec) -> list[str]:
-    """Return the ids of the head's criteria that are new, or are not as the base has them."""
-    before = {criterion.id: _identity(criterion) for criterion in base.criteria}
-    return [c.id for c in head.criteria if before.get(c.id) != _identity(c)]
+def deciding(base: Spec, head: Spec | None, *, allow_weakening: bool) -> Spec:
+    """Return the spec that decides: the base's, with what the head strengthens.
+
+    Criteria that the head adds or strengthens are taken from the head, and waivers that it removes
+    are gone; a criterion that it weakens stays as the base has it. Where weakening is allowed, the
+    head's spec decides alone. The result goes by the base's digest.
+    """
+    if head is None:
+        return base
+    if allow_weakening:
+        return replace(head, digest=base.digest, path=base.path, base=base.base)
+    weakened = weakened_criteria(base, head)
+    new = {c.id: c for c in head.criteria if c.id not in weakened}
+    tiers = []
+    for index, tier in enumerate(base.tiers):
+        kept = [new.pop(c.id, c) for c in tier.criteria]
+        added = head.tiers[index].criteria if index < len(head.tiers) else ()
+        known = {c.id for c in base.criteria}
+        kept += [new.pop(c.id) for c in added if c.id in new and c.id not in known]
+        tiers.append(replace(tier, criteria=tuple(kept)))
+    known = {c.id for tier in tiers for c in tier.criteria}
+    for tier in head.tiers[len(base.tiers) :]:
+        rest = tuple(c for c in tier.criteria if c.id not in known)
+        if rest:
+            tiers.append(replace(tier, criteria=rest))
+    devices = tuple(dict.fromkeys((*base.devices, *head.devices)))
+    waivers = tuple(waiver for waiver in base.waivers if waiver in head.waivers)
+    return replace(base, tiers=tuple(tiers), devices=devices, waivers=waivers)
 
 
-def _identity(criterion: Criterion) -> tuple[Any, ...]:
-    return (
-        criterion.uses,
-        msgspec.json.encode(criterion.parameters),
-        {name: str(bound) for name, bound in criterion.expect.items()},
-        criterion.devices,
-        criterion.retries,
-        criterion.flaky,
-    )
+def weakened_criteria(base: Spec, head: Spec) -> frozenset[str]:
+    """Return the ids of the criteria that both have and that the head weakens."""
+    both = {c.id for c in base.criteria} & {c.id for c in head.criteria}
+    return frozenset(c.where for c in compare(base, head) if c.weakening and c.where in both)
 
 
 def _weaker(where: str, message: str) -> Change:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 from tiergate import __version__, base, drift, plan, runner, verdict, waivers
 from tiergate.baseline import Baseline
@@ -26,13 +27,14 @@ class Leg:
     """What is to be judged.
 
     Attributes:
-        candidate: the interpreter and the repository; its spec is the one that decides.
+        candidate: the interpreter, the repository and the spec: with a base, the base's.
         device: the leg's device.
         only: the criteria to judge; empty for all.
         jobs: how many cells at a time.
         directory: the report's folder; what the base answered is kept below it.
         commit: the base's commit, or "" without a base.
-        specs: the deciding spec and the head's, where a base was named.
+        head: the head's spec, where it differs from the base's.
+        origin: whose spec the candidate has: the head's, where the base has none yet.
         allow_weakening: let a head pass that weakens the spec.
     """
 
@@ -42,18 +44,15 @@ class Leg:
     jobs: int
     directory: Path
     commit: str = ""
-    specs: base.Specs | None = None
+    head: Spec | None = None
+    origin: Literal["base", "head"] = "base"
     allow_weakening: bool = False
 
     @property
     def spec(self) -> Spec:
         """The spec that decides."""
-        return self.candidate.spec
-
-    @property
-    def head(self) -> Spec | None:
-        """The head's spec, where it is not the one that decides."""
-        return self.specs.head if self.specs else None
+        spec = self.candidate.spec
+        return drift.deciding(spec, self.head, allow_weakening=self.allow_weakening)
 
     @property
     def cells(self) -> list[plan.Cell]:
@@ -63,11 +62,11 @@ class Leg:
 
     @property
     def head_cells(self) -> list[plan.Cell]:
-        """The cells of the head's own criteria that are new, or not as the base has them."""
-        if self.head is None or self.device not in self.head.devices:
+        """The cells of the criteria that the head weakens; they decide nothing."""
+        if self.head is None or self.allow_weakening:
             return []
-        changed = drift.changed_criteria(self.spec, self.head)
-        planned = [c for c in plan.cells(self.head, self.device) if c.criterion.id in changed]
+        weakened = drift.weakened_criteria(self.candidate.spec, self.head)
+        planned = [c for c in plan.cells(self.head, self.device) if c.criterion.id in weakened]
         return [c for c in planned if not self.only or c.criterion.id in self.only]
 
 
@@ -117,7 +116,7 @@ def judge(leg: Leg, listener: Listener) -> Report:
 def decision(leg: Leg, report: Report) -> Decision:
     """Decide on this leg alone."""
     return decide(
-        leg.spec,
+        leg.candidate.spec,
         [report],
         devices=[leg.device],
         only=leg.only or None,
@@ -158,14 +157,14 @@ def _names(verdicts: Collection[Verdict]) -> set[str]:
 
 
 def _base_identity(leg: Leg) -> BaseIdentity | None:
-    if not leg.commit or leg.specs is None:
+    if not leg.commit:
         return None
-    head = leg.head or leg.spec
+    head = leg.head or leg.candidate.spec
     return BaseIdentity(
         commit=leg.commit,
-        spec=leg.specs.origin,
+        spec=leg.origin,
         head_spec_digest=head.digest,
-        drift=drift.compare(leg.spec, leg.head) if leg.head else [],
+        drift=drift.compare(leg.candidate.spec, leg.head) if leg.head else [],
         judge_relevant=base.judge_relevant_changes(leg.candidate.repository, leg.commit),
     )
 

@@ -107,12 +107,30 @@ def test_weakening_alone_fails_and_may_be_allowed(sample):
     assert sample.tiergate("decide", ".tiergate").returncode == 3
 
 
+def test_a_test_that_is_added_with_its_count_passes(sample):
+    sample.git("tag", "base")
+    text = (sample.root / TESTS).read_text()
+    sample.write(TESTS, f"{text}\n\ndef test_one():\n    assert total([1]) == 1\n")
+    sample.gate({**PASSES, "expect": {"passed": 3}})
+    done = sample.run("--base", "base")
+    assert done.returncode == 0, done.stdout
+    assert "spec: prices: expects passed 3 instead of 2\n" in done.stdout
+
+
+def test_a_removed_test_passes_only_where_weakening_is_allowed(sample):
+    sample.git("tag", "base")
+    sample.write(TESTS, "def test_one():\n    assert 1 + 1 == 2\n")
+    sample.gate({**PASSES, "expect": {"passed": 1}})
+    assert sample.run("--base", "base").returncode == 1
+    assert sample.run("--base", "base", "--allow-weakening").returncode == 0
+
+
 def test_a_criterion_that_the_head_adds_is_judged_as_well(sample):
     sample.git("tag", "base")
     added = {"id": "new", "uses": "imports", "with": {"module": "shop", "names": ["nothing"]}}
     sample.gate(PASSES, added)
     assert sample.run("--base", "base").returncode == 1
-    assert [(v.criterion, v.status) for v in sample.report().head_verdicts] == [("new", "fail")]
+    assert sample.verdicts()["new"].status == "fail"
 
 
 def test_the_first_pull_request_is_judged_by_its_own_spec(sample):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from builders import judged, parse, report
 
 from tiergate import drift
-from tiergate.decide import decide
-from tiergate.verdict import BaseIdentity
+from tiergate.decide import Decision, decide
+from tiergate.spec import Spec
+from tiergate.verdict import BaseIdentity, Report
 
 BASE = """\
 gate: T
@@ -137,47 +139,73 @@ def test_the_message_says_what_was_and_what_is():
     assert (change.where, change.message) == ("TESTS", "expects passed 10 instead of 11")
 
 
-def decide_on(old: str, new: str, **options):
-    base, head = parse(BASE), parse(BASE.replace(old, new))
+def legs(base: Spec, head: Spec, allow: bool = False, **statuses: str) -> list[Report]:
+    """Return the reports of both legs, by the spec that decides on this base and head."""
+    deciding = drift.deciding(base, head, allow_weakening=allow)
+    weakened = frozenset() if allow else drift.weakened_criteria(base, head)
     identity = BaseIdentity("b" * 40, "base", head.digest)
-    changed = drift.changed_criteria(base, head)
-    reports = []
+    made = []
     for device in ("cpu", "cuda"):
         own = [
-            judged(c.id, device) for c in head.criteria if c.id in changed and device in c.devices
+            judged(c.id, device) for c in head.criteria if c.id in weakened and device in c.devices
         ]
-        reports.append(report(base, device, base=identity, head_verdicts=own))
-    return decide(base, reports, base="b" * 40, head=head, **options)
+        made.append(report(deciding, device, statuses, base=identity, head_verdicts=own))
+    return made
 
 
-def test_a_weakened_spec_fails_unless_it_is_allowed():
-    decision = decide_on(*WEAKER["an exact number is lowered"])
+def decide_on(old: str, new: str, *, allow: bool = False, **statuses: str) -> Decision:
+    base, head = parse(BASE), parse(BASE.replace(old, new))
+    reports = legs(base, head, allow, **statuses)
+    return decide(base, reports, base="b" * 40, head=head, allow_weakening=allow)
+
+
+@pytest.mark.parametrize("way", WEAKER)
+def test_a_weakened_spec_fails_unless_it_is_allowed(way):
+    decision = decide_on(*WEAKER[way])
     assert decision.conclusion == "failed"
     assert decision.exit_code == 1
-    assert "the head weakens the spec" in decision.remarks[-1].text
-    assert decide_on(*WEAKER["an exact number is lowered"], allow_weakening=True).exit_code == 0
+    assert any("the head weakens the spec" in remark.text for remark in decision.remarks)
+    if "waiver" not in way:  # no criterion fails here, so that a waiver would match nothing
+        assert decide_on(*WEAKER[way], allow=True).exit_code == 0
 
 
-def test_a_strengthened_spec_passes_when_the_head_holds_it():
-    assert decide_on(*STRONGER["a criterion is added"]).exit_code == 0
+@pytest.mark.parametrize("way", STRONGER)
+def test_a_strengthened_spec_passes_when_the_head_holds_it(way):
+    assert decide_on(*STRONGER[way]).exit_code == 0
 
 
-def test_the_heads_own_criteria_must_pass_too():
+def test_a_criterion_that_the_head_strengthens_is_judged_as_the_head_has_it():
     base, head = parse(BASE), parse(BASE.replace(*STRONGER["an exact number is raised"]))
-    identity = BaseIdentity("b" * 40, "base", head.digest)
-    legs = [
-        report(base, "cpu", base=identity, head_verdicts=[judged("TESTS", status="fail")]),
-        report(base, "cuda", base=identity, head_verdicts=[judged("TESTS", "cuda")]),
-    ]
-    assert decide(base, legs, base="b" * 40, head=head).conclusion == "failed"
+    deciding = drift.deciding(base, head, allow_weakening=False)
+    assert str(deciding.criterion("TESTS").expect["passed"]) == "12"
+    assert deciding.digest == base.digest
 
 
-def test_a_missing_verdict_on_the_heads_own_criterion_is_no_pass():
-    base, head = parse(BASE), parse(BASE.replace(*STRONGER["an exact number is raised"]))
-    identity = BaseIdentity("b" * 40, "base", head.digest)
-    legs = [report(base, device, base=identity) for device in ("cpu", "cuda")]
-    decision = decide(base, legs, base="b" * 40, head=head)
-    assert decision.exit_code == 3
+def test_a_criterion_that_the_head_weakens_is_judged_as_the_base_has_it():
+    base, head = parse(BASE), parse(BASE.replace(*WEAKER["an exact number is lowered"]))
+    deciding = drift.deciding(base, head, allow_weakening=False)
+    assert str(deciding.criterion("TESTS").expect["passed"]) == "11"
+    allowed = drift.deciding(base, head, allow_weakening=True)
+    assert str(allowed.criterion("TESTS").expect["passed"]) == "10"
+
+
+def test_an_added_criterion_decides():
+    ways = STRONGER["a criterion is added"]
+    assert decide_on(*ways, NEW="fail").exit_code == 1
+
+
+def test_a_waiver_that_the_head_removes_counts_no_more():
+    entry = WEAKER["a waiver is added"][1].replace("criteria:\n", "")
+    base, head = parse(BASE + entry), parse(BASE)
+    assert drift.deciding(base, head, allow_weakening=False).waivers == ()
+    assert len(drift.deciding(head, base, allow_weakening=False).waivers) == 0
+
+
+def test_a_missing_verdict_on_a_weakened_criterion_is_told():
+    base, head = parse(BASE), parse(BASE.replace(*WEAKER["an exact number is lowered"]))
+    reports = [msgspec.structs.replace(r, head_verdicts=[]) for r in legs(base, head)]
+    decision = decide(base, reports, base="b" * 40, head=head)
+    assert decision.exit_code == 1
     assert "the head's own TESTS@cpu: no verdict in the report of the cpu leg" in decision.problems
 
 
@@ -189,17 +217,14 @@ def test_a_missing_verdict_on_the_heads_own_criterion_is_no_pass():
 def test_reports_against_another_base_are_refused(made, asked):
     base = parse(BASE)
     identity = BaseIdentity(made, "base", base.digest) if made else None
-    legs = [report(base, device, base=identity) for device in ("cpu", "cuda")]
-    assert decide(base, legs, base=asked).exit_code == 3
+    reports = [report(base, device, base=identity) for device in ("cpu", "cuda")]
+    assert decide(base, reports, base=asked).exit_code == 3
 
 
 def test_a_report_on_another_spec_of_the_head_is_refused():
     base, head = parse(BASE), parse(BASE.replace(*STRONGER["a floor is raised"]))
-    identity = BaseIdentity("b" * 40, "base", "e" * 64)
-    legs = [
-        report(base, device, base=identity, head_verdicts=own)
-        for device, own in (("cpu", [judged("SUITE")]), ("cuda", []))
-    ]
-    decision = decide(base, legs, base="b" * 40, head=head)
+    other = BaseIdentity("b" * 40, "base", "e" * 64)
+    reports = [msgspec.structs.replace(r, base=other) for r in legs(base, head)]
+    decision = decide(base, reports, base="b" * 40, head=head)
     assert decision.exit_code == 3
     assert any("another spec of the head" in problem for problem in decision.problems)

@@ -62,7 +62,7 @@ def command(
     path = options.spec_of(spec_path, repo)
     commit = base.resolve(repository, base_ref) if base_ref else ""
     specs = base.specs(repository, commit, path) if commit else None
-    gate = specs.deciding if specs else spec.load(path)
+    gate = specs.base if specs else spec.load(path)
     if absent := [device for device in devices if device not in gate.devices]:
         raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
     read: list[verdict.Report] = []

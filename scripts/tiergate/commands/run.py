@@ -84,7 +84,7 @@ def command(
     only if every cell of the leg passed.
     """
     # Imported here: what `--help` and the other commands need not pay for.
-    from tiergate import base, candidate, leg, spec, verdict
+    from tiergate import base, candidate, drift, leg, spec, verdict
     from tiergate.environment import usable_cpus
     from tiergate.errors import UserError
     from tiergate.processes import Cancellation
@@ -95,11 +95,14 @@ def command(
     path = options.spec_of(spec_path, repo)
     commit = base.resolve(repository, base_ref) if base_ref else ""
     specs = base.specs(repository, commit, path) if commit else None
-    gate = specs.deciding if specs else spec.load(path)
+    gate = specs.base if specs else spec.load(path)
+    head = specs.head if specs else None
     if timeout is not None:
         gate = _with_timeout(gate, timeout)
-    chosen = frozenset(gate.criterion(criterion_id).id for criterion_id in only)
-    judged_here = {c.id for c in gate.criteria if device in c.devices}
+        head = head and _with_timeout(head, timeout)
+    deciding = drift.deciding(gate, head, allow_weakening=allow_weakening)
+    chosen = frozenset(deciding.criterion(criterion_id).id for criterion_id in only)
+    judged_here = {c.id for c in deciding.criteria if device in c.devices}
     if not judged_here:
         raise UserError(f"{gate.path}: no criterion is judged on {device!r}")
     if absent := sorted(chosen - judged_here):
@@ -122,7 +125,15 @@ def command(
         ) as judged,
     ):
         task = leg.Leg(
-            judged, device, chosen, jobs, directory, commit, specs, allow_weakening=allow_weakening
+            judged,
+            device,
+            chosen,
+            jobs,
+            directory,
+            commit,
+            head,
+            specs.origin if specs else "base",
+            allow_weakening=allow_weakening,
         )
         if not quiet:
             origin = f" of {commit[:12]}" if gate.base else ""

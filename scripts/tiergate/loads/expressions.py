@@ -112,12 +112,14 @@ class Expressions:
     ) -> None:
         self._lookup = lookup
         self._policy: Policy = policy
+        self._dictionaries_matter = True
         self._scope = module
         self._module = module
         self._live = True
         self._changed = False
         self._functions: dict[int, Function] = {}
         self._returns: dict[int, Values] = {}
+        self._asked_returns: set[int] = set()
         self._attributes: dict[str, Values] = {}
         self._logs: list[dict[str, set[Value]]] = []
         self._uses: dict[int, DictionaryUses] = {}
@@ -156,10 +158,12 @@ class Expressions:
         known = scope.all.get(name, NOTHING)
         if not values <= known:
             scope.all[name] = bounded(known | values)
-            self._changed |= scope.all[name] != known
+            self._changed |= scope.all[name] != known and name in scope.read
 
     def _tracked(self, scope: Scope, name: str) -> bool:
         """Tell whether every change of a dictionary of this name would be seen."""
+        if not self._dictionaries_matter:
+            return False
         uses = self._uses.get(id(scope.node))
         if uses is None:
             uses = self._uses[id(scope.node)] = dictionary_uses(scope.node)
@@ -187,15 +191,16 @@ class Expressions:
         return self._unbound(name)
 
     def _in_scope(self, scope: Scope, name: str) -> Values | None:
+        own = scope.locals or ()
         if scope.running and name not in scope.shared:
             if name in scope.env:
                 return scope.env[name]
-            if name not in scope.locals or scope.kind != "function":
+            if name not in own or scope.kind != "function":
                 return None
-            return scope.all.get(name, UNKNOWN)
-        if name in scope.locals or name in scope.all:
-            return scope.all.get(name, UNKNOWN)
-        return None
+        elif name not in own and name not in scope.all:
+            return None
+        scope.read.add(name)
+        return scope.all.get(name, UNKNOWN)
 
     def _unbound(self, name: str) -> Values:
         for star in self._module.stars:
@@ -519,7 +524,8 @@ class Expressions:
             elif isinstance(value, Symbol):
                 found |= self._call_symbol(value.dotted, given, relied)
             elif isinstance(value, Function):
-                found |= self._returns.get(value.number, NOTHING)
+                self._asked_returns.add(value.number)
+                found |= self._returns.get(value.number, UNKNOWN)
             elif isinstance(value, Getter) and arguments:
                 found |= self._call_getter(value, given, relied)
             elif isinstance(value, Local):

@@ -9,23 +9,28 @@ until nothing new is learnt.
 from __future__ import annotations
 
 import ast
+import bisect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tiergate.loads.calls import Policy
 from tiergate.loads.expressions import Expressions, Finding, Place, Proof, unpacked
-from tiergate.loads.scopes import FunctionNode, Scope, bound_names, declarations
+from tiergate.loads.scopes import FunctionNode, Scope, bound_names, declarations, returns_plainly
 from tiergate.loads.values import (
     NOTHING,
     UNKNOWN,
     Constant,
     Function,
+    Loader,
     Local,
+    Partial,
     Table,
     Values,
     bounded,
     constant,
     exported,
+    is_load,
     is_torch,
     loaders,
     symbol,
@@ -33,6 +38,12 @@ from tiergate.loads.values import (
 
 _ROUNDS = 8
 _LOOPS = 4
+_SHORT = 4
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_HOT = (
+    rb"\bload\b|weights_only|\b(?:global|nonlocal)\b|(?<![.\w])(?:eval|exec|vars|getattr)\s*\("
+    rb"|__dict__|methodcaller|attrgetter|__getattribute__|getattr_static|resolve_name|locate"
+)
 
 _Env = dict[str, Values]
 _State = tuple[_Env, bool]
@@ -55,6 +66,7 @@ class Interpreter(Expressions):
 
     Args:
         tree: the file.
+        source: its text.
         lookup: what a dotted name of the repository's own modules is, or None.
         exports: what ``from module import *`` gives, of the repository's own modules.
         absolute: the dotted name of a relative import's module, from its level and name.
@@ -64,6 +76,7 @@ class Interpreter(Expressions):
     def __init__(
         self,
         tree: ast.Module,
+        source: bytes,
         lookup: Callable[[str], Values | None],
         exports: Callable[[str], dict[str, Values]],
         absolute: Callable[[int, str], str],
@@ -72,6 +85,10 @@ class Interpreter(Expressions):
         module = Scope(tree, "module", None, bound_names(tree))
         super().__init__(module, lookup, policy)
         self._tree = tree
+        self._source = source
+        self._dictionaries_matter = b"weights_only" in source
+        self._hot: list[int] = []
+        """Numbers of the lines for whose sake a function is interpreted."""
         self._exports = exports
         self._absolute = absolute
         self._scopes: dict[int, Scope] = {}
@@ -127,6 +144,7 @@ class Interpreter(Expressions):
         self._changed = False
         self._stored = {}
         self._queue = []
+        self._hot = self._hot_lines()
         module = self._module
         module.env, module.running = {}, True
         self._scope, self._live = module, True
@@ -135,9 +153,36 @@ class Interpreter(Expressions):
         done: set[int] = set()
         while self._queue:
             node, scope = self._queue.pop(0)
-            if id(node) not in done:
+            if id(node) not in done and self._is_hot(node):
                 done.add(id(node))
                 self._run_function(node, scope)
+
+    def _hot_lines(self) -> list[int]:
+        """Return the lines that name what loads, or may: other functions need not be followed."""
+        names = {name for name, values in self._attributes.items() if values}
+        for scope in (self._module, *self._scopes.values()):
+            names |= {name for name, values in scope.all.items() if self._leads_to_load(values)}
+        words = b"|".join(re.escape(name.encode()) for name in sorted(names))
+        hot = re.compile(_HOT + (rb"|\b(?:" + words + rb")\b" if words else b""))
+        ends = [match.start() for match in _LINE_END.finditer(self._source)]
+        return [bisect.bisect_left(ends, m.start()) + 1 for m in hot.finditer(self._source)]
+
+    def _leads_to_load(self, values: Values) -> bool:
+        return any(
+            isinstance(value, (Loader, Partial))
+            or is_load(value)
+            or (
+                isinstance(value, Function) and loaders(self._returns.get(value.number, NOTHING))
+            )
+            for value in values
+        )
+
+    def _is_hot(self, node: FunctionNode) -> bool:
+        end = node.end_lineno or node.lineno
+        if end - node.lineno < _SHORT:
+            return True
+        at = bisect.bisect_left(self._hot, node.lineno)
+        return at < len(self._hot) and self._hot[at] <= end
 
     # Functions and classes
 
@@ -162,24 +207,32 @@ class Interpreter(Expressions):
     def _new_scope(self, node: FunctionNode | ast.ClassDef, kind: str) -> Scope:
         if id(node) in self._scopes:
             return self._scopes[id(node)]
-        scope = self._scopes[id(node)] = Scope(node, kind, self._scope, bound_names(node))
-        for declaration in declarations(node):
+        scope = self._scopes[id(node)] = Scope(node, kind, self._scope)
+        return scope
+
+    def _enter(self, scope: Scope) -> None:
+        """Find out, before a scope is run for the first time, which names are its own."""
+        if scope.locals is not None:
+            return
+        scope.locals = bound_names(scope.node)
+        for declaration in declarations(scope.node):
             for name in declaration.names:
                 owner = self._owner(scope, name, declaration)
                 scope.elsewhere[name] = owner
+                self._changed |= name not in owner.shared
                 owner.shared.add(name)
-        return scope
 
     def _owner(self, scope: Scope, name: str, declaration: ast.Global | ast.Nonlocal) -> Scope:
         if isinstance(declaration, ast.Nonlocal):
             outer = scope.parent
             while outer is not None and outer.parent is not None:
-                if outer.kind == "function" and name in outer.locals:
+                if outer.kind == "function" and name in (outer.locals or ()):
                     return outer
                 outer = outer.parent
         return self._module
 
     def _run_function(self, node: FunctionNode, scope: Scope) -> None:
+        self._enter(scope)
         self._scope, self._live = scope, True
         scope.env, scope.running = {}, True
         arguments = node.args
@@ -199,24 +252,22 @@ class Interpreter(Expressions):
 
     def _return(self, scope: Scope, values: Values) -> None:
         node = scope.node
-        plain = isinstance(node, ast.Lambda) or (
-            isinstance(node, ast.FunctionDef)
-            and not node.decorator_list
-            and not any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node))
-        )
-        if not plain:
+        if scope.plain is None:
+            scope.plain = returns_plainly(node)
+        if not scope.plain:
             values = frozenset(loaders(values)) | UNKNOWN
         number = self._functions[id(node)].number
         known = self._returns.get(number, NOTHING)
         if not values <= known:
             self._returns[number] = bounded(known | values)
-            self._changed |= self._returns[number] != known
+            self._changed |= self._returns[number] != known and number in self._asked_returns
 
     def _class(self, node: ast.ClassDef) -> None:
         for expression in (*node.bases, *(k.value for k in node.keywords), *node.decorator_list):
             self._evaluate(expression)
         outer = self._scope
         scope = self._new_scope(node, "class")
+        self._enter(scope)
         scope.env, scope.running = {}, True
         self._scope = scope
         self._execute(node.body)
@@ -232,7 +283,7 @@ class Interpreter(Expressions):
         if not found:
             return
         for value in loaders(values):
-            function = value.function if not hasattr(value, "line") else value
+            function = value.function if isinstance(value, Partial) else value
             self._stored[function.line, function.column] = name
         known = self._attributes.get(name, NOTHING)
         if not found <= known:

@@ -41,6 +41,7 @@ class Project:
         self._analysis = Analysis()
         self._asked: dict[str, dict[str, Values | None]] = {}
         """What a file wanted to know of other modules, and the answers."""
+        self._light: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
         self._modules: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         for path in sources:
             parts = module_parts(path)
@@ -85,7 +86,12 @@ class Project:
                 return found
 
             interpreter = Interpreter(
-                tree, lookup, star, lambda level, name: _absolute(path, level, name), self._policy
+                tree,
+                self._sources[path],
+                lookup,
+                star,
+                lambda level, name: _absolute(path, level, name),
+                self._policy,
             )
             self._analysis.results[path] = interpreter.run()
         except SyntaxError as error:
@@ -163,7 +169,9 @@ class Project:
         # It does not load; all that it can do is pass something on.
         found = NOTHING
         if depth < _DEEPEST:
-            for level, module, imported in relevance.sources_of(self._sources[path], name):
+            if (path, name) not in self._light:
+                self._light[path, name] = relevance.sources_of(self._sources[path], name)
+            for level, module, imported in self._light[path, name]:
                 dotted = _absolute(path, level, module) if level else module
                 whole = f"{dotted}.{imported}" if imported else dotted
                 if whole in {"torch", "torch.serialization"}:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 
-_LOAD = re.compile(rb"\bload\b")
+# As a name it stands before an operator, a keyword or the end of a line; in prose, before a word.
+_LOAD = re.compile(rb"\bload\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|not|or)\b)[A-Za-z])")
 _MODULE = re.compile(rb"\btorch\b|\bserialization\b|import_module|__import__|\bmodules\b")
 # Ways to name an attribute or to run code without writing its name.
 _INDIRECT = re.compile(
     rb"(?<![.\w])(?:eval|exec)\s*\(|\b(?:methodcaller|attrgetter|__getattribute__|getattr_static"
     rb"|resolve_name|locate)\b|\breduce\s*\(\s*getattr\b"
 )
-_ASSIGNED = re.compile(
-    rb"\b(\w+)\s*(?::[^=\n]*)?=[^=\n][^\n]*?(?:torch|serialization|import_module|__import__|modules)"
-    rb"|\bas\s+(\w+)|\((\w+)\s*:=",
+_COMPUTED = re.compile(
+    rb"\bgetattr\s*\(\s*(\w+)[^,\n]*,\s*(?![\"']\w+[\"']\s*[,)])|\bvars\s*\(\s*(\w+)"
+    rb"|\b(\w+)\b[\w.\"'()\[\]]*\s*\.\s*__dict__"
 )
-_COMPUTED = (
-    rb"\bgetattr\s*\(\s*(?:%b)\b[^,\n]*,\s*(?![\"']\w+[\"']\s*[,)])"
-    rb"|\bvars\s*\(\s*(?:%b)\b|\b(?:%b)\b[\w.\"'()\[\]]*\s*\.\s*__dict__"
-)
+_OFTEN = frozenset({b"self", b"cls"})
 _TORCH_NAMES = {b"torch", b"serialization", b"sys", b"importlib", b"__import__", b"import_module"}
 
 
@@ -32,9 +30,16 @@ def may_load(source: bytes) -> bool:
         return True
     if b"getattr" not in source and b"vars" not in source and b"__dict__" not in source:
         return False
-    names = {name for match in _ASSIGNED.finditer(source) for name in match.groups() if name}
-    alternatives = b"|".join(re.escape(name) for name in sorted(names | _TORCH_NAMES))
-    return re.search(_COMPUTED.replace(b"%b", alternatives), source) is not None
+    names = {name for match in _COMPUTED.finditer(source) for name in match.groups() if name}
+    return bool(names & _TORCH_NAMES) or any(
+        re.search(
+            rb"(?m)^[^\n]*?\b%b\b[^\n=]*:?=[^=][^\n]*(?:torch|serialization|import_module|__import__"
+            rb"|modules)|\bas\s+%b\b" % (name, name),
+            source,
+        )
+        for name in names
+        if name not in _OFTEN
+    )
 
 
 def mentions(source: bytes, names: frozenset[str]) -> bool:
@@ -71,7 +76,7 @@ _NAMESPACE = re.compile(
 def sources_of(source: bytes, name: str) -> list[tuple[int, str, str]]:
     """Return where a file that does not load may have a name from: level, module, name there."""
     word = re.escape(name.encode())
-    if re.search(rb"\b" + word + rb"\b", source) is None and b"*" not in source:
+    if name.encode() not in source and b"import *" not in source:
         return []
     found = []
     for match in re.finditer(

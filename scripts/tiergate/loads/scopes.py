@@ -21,11 +21,16 @@ class Scope:
     node: ast.AST
     kind: str
     parent: Scope | None
-    locals: frozenset[str]
+    locals: frozenset[str] | None = None
+    """Its own names; None until it is run."""
     env: dict[str, Values] = field(default_factory=dict)
     """What the names are at this point of the running code."""
     all: dict[str, Values] = field(default_factory=dict)
     """All that the names are ever bound to."""
+    read: set[str] = field(default_factory=set)
+    """Names of which ``all`` was asked: what is bound to them later is news."""
+    plain: bool | None = None
+    """Whether a call of the function gives what it returns."""
     shared: set[str] = field(default_factory=set)
     """Names that inner scopes bind as well: their order is not known."""
     elsewhere: dict[str, Scope] = field(default_factory=dict)
@@ -68,6 +73,17 @@ def bound_names(node: ast.AST) -> frozenset[str]:
         elif isinstance(inner, ast.MatchMapping) and inner.rest:
             names.add(inner.rest)
     return frozenset(names - declared)
+
+
+def returns_plainly(node: ast.AST) -> bool:
+    """Tell whether a call gives what a function returns: no decorator, coroutine or generator."""
+    if isinstance(node, ast.Lambda):
+        return True
+    return (
+        isinstance(node, ast.FunctionDef)
+        and not node.decorator_list
+        and not any(isinstance(inner, (ast.Yield, ast.YieldFrom)) for inner in ast.walk(node))
+    )
 
 
 def declarations(node: ast.AST) -> Iterator[ast.Global | ast.Nonlocal]:

@@ -12,8 +12,8 @@ import os
 import site
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from importlib import metadata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,27 +26,32 @@ _IMPORTING = "_find_and_load_unlocked"
 class Ahead:
     """Modules of the environment, and which of them each one imports.
 
-    Args:
-        known: names of the modules that stay visible.
+    What is imported when it is made stays visible: the probe needs it in a fresh process, too.
     """
 
-    def __init__(self, known: Collection[str]) -> None:
-        self._known = frozenset(known)
+    def __init__(self) -> None:
+        self._known = frozenset(sys.modules)
         self._needs: dict[str, set[str]] = defaultdict(set)
         self._modules: dict[str, ModuleType] = {}
 
     def load(self, names: Iterable[str]) -> None:
         """Import the installed ones of ``names``; what their import raises is raised."""
-        recorder = _Recorder(self._needs)
-        original = builtins.__import__
-        builtins.__import__ = recorder.importing(original)
-        sys.meta_path.insert(0, recorder)
-        try:
+        with self.recording():
             for name in names:
                 if name not in sys.modules and _is_installed(name.split(".")[0]):
                     before = set(sys.modules)
                     importlib.import_module(name)
                     self._adopt(name, set(sys.modules) - before)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write down which module imports which."""
+        recorder = _Recorder(self._needs)
+        original = builtins.__import__
+        builtins.__import__ = recorder.importing(original)
+        sys.meta_path.insert(0, recorder)
+        try:
+            yield
         finally:
             sys.meta_path.remove(recorder)
             builtins.__import__ = original
@@ -167,6 +172,8 @@ def installed_modules() -> list[str]:
     All of the environment's own folders, but for pytest's plug-ins: pytest rewrites their
     assertions when it imports them itself.
     """
+    from importlib import metadata  # noqa: PLC0415 - it brings in a lot, and few jobs ask
+
     plugins = {
         Path(file.parts[0]).stem
         for distribution in metadata.distributions()

@@ -27,18 +27,17 @@ _MARK = "TIERGATE_PROCESS_MARK"
 _MESSAGE = 1024 * 1024
 
 
-def next_job(descriptor: int, known: Collection[str]) -> int:
+def next_job(descriptor: int, ahead: Ahead) -> int:
     """Serve until the judge hangs up; return, in each child, the descriptor of its records.
 
     In the child the job is on standard input, as in a process that was started for it alone.
 
     Args:
         descriptor: of the socket to the judge.
-        known: the modules that a fresh process would have here.
+        ahead: keeps what a fresh process would not have imported yet.
     """
     control = socket.socket(fileno=descriptor)
     _set_mark(os.environ[_MARK])  # on itself: where that is refused, no child could be known
-    ahead = Ahead(known)
     wake, woken = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)

@@ -30,10 +30,11 @@ def _load_package() -> None:
 def main() -> None:
     """Run one job and write its closing record."""
     _load_package()
-    known = set(sys.modules)
     if sys.argv[1] == "serve":
-        server = importlib.import_module("_tiergate_probe.server")
-        descriptor = server.next_job(int(sys.argv[2]), known)
+        ahead = importlib.import_module("_tiergate_probe.ahead").Ahead()
+        with ahead.recording():
+            server = importlib.import_module("_tiergate_probe.server")
+        descriptor = server.next_job(int(sys.argv[2]), ahead)
     else:
         descriptor = int(sys.argv[1])
     records = importlib.import_module("_tiergate_probe.records")
@@ -48,8 +49,8 @@ def main() -> None:
     sys.path[:0] = job["pythonpath"]
     status = task.run(job, channel)
     if job.get("tell-modules"):
-        ahead = importlib.import_module("_tiergate_probe.ahead")
-        channel.send("modules", names=ahead.installed_modules())
+        imports = importlib.import_module("_tiergate_probe.ahead")
+        channel.send("modules", names=imports.installed_modules())
     channel.close(status)
 
 

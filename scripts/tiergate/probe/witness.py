@@ -103,9 +103,8 @@ class Witness:
 
     def _watch_implementation(self, name: str, implementation: Any) -> None:
         """Put a watch around a hook's implementation, once."""
-        if id(implementation) in self._watched or implementation.wrapper:
-            return
-        if getattr(implementation, "hookwrapper", False):
+        wraps = getattr(implementation, "wrapper", False) or implementation.hookwrapper
+        if wraps or id(implementation) in self._watched:
             return
         self._watched.add(id(implementation))
         self._kept.append(implementation)  # so that the id stays its own

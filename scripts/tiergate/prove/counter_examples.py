@@ -34,7 +34,7 @@ class CounterExample:
     """What ``git apply`` gets in the place of ``edits``."""
     status: Status = "fail"
     named: tuple[str, ...] = ()
-    """Each of these must stand in the verdict's evidence; without any, some evidence must."""
+    """One of these must stand in the verdict's evidence; without any, there must be some."""
     effect: Mapping[str, int] = field(default_factory=dict)
     """By how much outcomes change at least; where the criterion bears that, it does not apply."""
     expect: Expectation | None = None
@@ -63,9 +63,8 @@ class CounterExample:
             if wrong:
                 return "other outcomes than declared: " + "; ".join(map(str, wrong))
         text = _evidence(verdict, printed=self.declared)
-        unnamed = [name for name in self.named if name not in text]
-        if unnamed:
-            return f"the evidence does not name {' and '.join(unnamed)}"
+        if self.named and not any(name in text for name in self.named):
+            return f"the evidence does not name {' or '.join(self.named)}"
         evidence = verdict.evidence
         shown = evidence.failures or evidence.findings or evidence.mismatches
         if self.status == "fail" and not shown:

@@ -76,7 +76,7 @@ def _added(kind: str, file: str, code: str, rule: str, tree: Tree) -> CounterExa
         kind,
         f"{file} {verb} code that {rule} must find",
         {file: tree.appended(file, code)},
-        named=(f"{file}:", rule),
+        named=(f"{file}:",),
         effect={"findings": 1},
     )
 

@@ -108,7 +108,7 @@ def _deleted(place: _Place, counted: str) -> CounterExample:
         "test-deleted",
         f"{place.id} is deleted",
         {place.file: place.source.without(place.test)},
-        named=(f"{counted}: expected",),
+        named=(f"{counted}: expected", place.id),
         effect={counted: -1, "collected": -1},
     )
 
@@ -118,7 +118,7 @@ def _renamed(place: _Place) -> CounterExample:
         "test-renamed",
         f"{place.id} is renamed, so that it is no test any more",
         {place.file: place.source.renamed(place.test, f"no_{place.test.node.name}")},
-        named=("collected: expected",),
+        named=("collected: expected", place.id),
         effect={"collected": -1},
     )
 

@@ -44,7 +44,7 @@ class Sequences:
         base_model: any base model (see ``base_model``).
         input_ids: ``(B, T)`` integers.
         attention_mask: ``(B, T)``, 0 at padding, which is at one end of a row; None without.
-        last_only: no logits but the last position's are needed.
+        last_only: only the last column will be continued: no logits but its are needed.
 
     Attributes:
         logits: ``(B, T, V)``, or ``(B, 1, V)`` with ``last_only``.
@@ -152,7 +152,12 @@ def open_decoder(sequences: Sequences, positions: Tensor, copies: int) -> Decode
         sequences: what is continued.
         positions: ``(B, N)`` int64, columns of the last token that a continuation may see.
         copies: K, continuations of each prefix.
+
+    Raises:
+        ValueError: there are several positions, but the sequences have only their last logits.
     """
+    if sequences.logits.shape[1] < sequences.input_ids.shape[1] and positions.shape[1] > 1:
+        raise ValueError("sequences of last_only=True can be continued at their last column alone")
     if sequences.shares_cache:
         return SharedPrefixDecoder(sequences, positions, copies)
     if CachedRowsDecoder.fits(sequences, positions):

@@ -300,6 +300,14 @@ def test_think_at_is_forward_at_each_position(device):
         torch.testing.assert_close(together.token_log_probs[:, n].sum(-1), alone.log_probs)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "plain"])
+def test_sequences_with_their_last_logits_alone_have_one_position(kind, device):
+    model = tiny_language_model(device) if kind == "plain" else hugging_face_model(kind, device)
+    sequences = Sequences(model, random_ids(device, 2, 5), last_only=True)
+    with pytest.raises(ValueError, match="continued at their last column alone"):
+        sample_thoughts(sequences, every([1, 4], 2, device), num_thoughts=2, length=2)
+
+
 def test_only_known_kinds_of_layers_branch():
     model = hugging_face_model("qwen2", torch.device("cpu"))
     assert supports_branches(model)

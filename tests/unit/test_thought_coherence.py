@@ -35,6 +35,20 @@ def test_thoughts_are_scored_by_the_mean_of_their_states(scorer):
     torch.testing.assert_close(scores.syntactic, scorer._syntactic_coherence(mean))
 
 
+def test_what_comes_after_a_thoughts_end_does_not_count(scorer):
+    base, thoughts = normal(2, H), normal(2, 3, 4, H)
+    lengths = torch.tensor([[4, 1, 2], [3, 4, 1]])
+    mask = torch.arange(4) < lengths.unsqueeze(-1)
+    scores = scorer(base, thoughts, thought_mask=mask)
+    for row in range(2):
+        for k in range(3):
+            whole = thoughts[row : row + 1, k : k + 1, : lengths[row, k]]
+            alone = scorer(base[row : row + 1], whole)
+            torch.testing.assert_close(scores.composite[row, k], alone.composite[0, 0])
+    with pytest.raises(ValueError, match=r"thought_mask must be \(2, 3, 4\) as thoughts"):
+        scorer(base, thoughts, thought_mask=mask[:, :2])
+
+
 def test_predictive_coherence_is_one_minus_normalised_entropy(scorer):
     probs = torch.tensor([[[0.5, 0.5, 0.0, 0.0], [0.25] * 4, [1.0, 0.0, 0.0, 0.0]]]).double()
     got = scorer._predictive_coherence(normal(1, 3, H), probs.log())

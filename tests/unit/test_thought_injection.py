@@ -81,6 +81,18 @@ def test_positions_of_a_batch_are_those_of_one_decision_after_another():
     assert injector.select_positions(logits) == selected
 
 
+def test_padding_does_not_count_where_positions_are_selected():
+    logits = torch.zeros(2, 4, 50)
+    logits[0, :, 3] = 100.0
+    logits[1, 0] = math.nan
+    mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 0]])
+    injector = ThoughtInjector(threshold=0.3, min_interval=1)
+    # Certain alone at 0; half certain at 1 and 2; nobody is there at 3.
+    assert injector.select_positions(logits, mask) == [1, 2]
+    with pytest.raises(ValueError, match="not finite"):
+        injector.select_positions(logits)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -235,7 +235,7 @@ def test_eager_attention_and_autocast_give_the_same_loss(device):
     torch.testing.assert_close(mixed.base, expected.base, rtol=0.05, atol=0.05)
 
 
-def test_a_few_steps_learn_a_constant_thought_reward(device):
+def test_a_few_steps_lower_the_losses(device):
     """The objective, with every term, goes down on one batch."""
     model = build(hugging_face_model("gpt2", device, initializer_range=0.1))
     frozen = copy.deepcopy(model.base_model)

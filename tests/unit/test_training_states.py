@@ -274,8 +274,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.derived += 1
+        BUILT.append(self)
 
 
+BUILT: list[TrainConfig] = []
 TYPES = (TrainConfig, Schedule, Mode, Level, Parts)
 
 
@@ -290,8 +292,10 @@ def test_nested_configurations_come_back_as_themselves(tmp_path: Path) -> None:
     metadata = {"runs": [config.schedule], "mode": Mode.FAST}
     path = save_checkpoint(matrices(0), tmp_path / "run", config, metadata)
 
+    built = len(BUILT)
     result = load_checkpoint(matrices(1), path, config_types=TYPES)
 
+    assert len(BUILT) == built, "__post_init__ was run"
     assert result["config"] == config
     assert result["config"].derived == 1
     assert type(result["config"].scale) is np.float32

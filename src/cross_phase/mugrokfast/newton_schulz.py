@@ -38,7 +38,7 @@ _GRAM_RESTARTS = range(2, 100, 3)
 _CPU_BATCH_NUMEL = 256 * 256
 # A batch's temporaries should stay in the caches of a CPU, and in the memory of an accelerator
 # (128 MiB in bfloat16 for each).
-_CPU_MAX_BATCH_NUMEL = 2**20
+_CPU_MAX_BATCH_NUMEL = 2**19
 _MAX_BATCH_NUMEL = 2**26
 
 

@@ -83,13 +83,19 @@ def resolve(head: Repository, ref: str) -> str:
 
 def judge_relevant_changes(head: Repository, commit: str) -> list[str]:
     """Return the files that differ from the base and can change what a verdict means."""
+    return [name for name in changed_files(head, commit) if is_relevant(name)]
+
+
+def changed_files(head: Repository, commit: str) -> list[str]:
+    """Return the files that differ from the base, removed and untracked ones included; sorted."""
     changed = git(head.root, "diff", "--name-only", "--relative", "-z", commit, "--", ".")
     untracked = git(head.root, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
     names = {name.decode(errors="replace") for name in (changed + untracked).split(b"\0") if name}
-    return sorted(name for name in names if _is_relevant(name))
+    return sorted(names)
 
 
-def _is_relevant(name: str) -> bool:
+def is_relevant(name: str) -> bool:
+    """Tell whether a file can change what any verdict means."""
     path = PurePosixPath(name)
     return (
         path.name in _RELEVANT_NAMES

@@ -18,7 +18,7 @@ import pytest
 from samples import PASSES, Sample, ended
 
 from tiergate import checkers, judge, warm
-from tiergate.candidate import Candidate, warmed
+from tiergate.candidate import Candidate, Imported, warmed
 from tiergate.checkers import Context
 from tiergate.errors import UserError
 from tiergate.processes import Cancellation
@@ -212,13 +212,15 @@ def test_module_imported_ahead_of_time_is_not_seen_before_it_is_imported(library
 def test_more_can_be_imported_ahead_of_time_later_on(library: Sample):
     library.write("tests/test_it.py", "import apart\n\n\ndef test_it():\n    pass\n")
     library.gate(criterion())
-    imported: dict[str, None] = {}
+    imported = Imported()
     with forked(library.candidate()) as candidate:
         assert verdict_of(replace(candidate, imported=imported)).status == "pass"
-        ours = [name for name in imported if name.split(".")[0] in {"apart", "base", "wide"}]
+        ours = [
+            name for name in imported.modules if name.split(".")[0] in {"apart", "base", "wide"}
+        ]
         assert ours == ["base", "wide", "wide.other", "wide.deep", "apart"]
         assert candidate.warm is not None
-        assert candidate.warm.load(ours, candidate.cancellation)
+        assert candidate.warm.load(ours, [], candidate.cancellation)
         assert verdict_of(candidate).status == "pass"
 
 

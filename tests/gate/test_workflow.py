@@ -119,7 +119,7 @@ def test_the_required_job_cannot_be_skipped_and_no_step_may_fail_unseen(
 ) -> None:
     gate = workflow["jobs"]["gate"]
     assert gate["if"] == "always()"
-    assert gate["needs"] == ["plan", "judge"]
+    assert gate["needs"] == ["plan", "judge", "prove"]
     assert gate["name"] == "gate"
     assert [step for step in gate["steps"] if "if" in step] == []
     assert [x for x in (*workflow["jobs"].values(), *steps) if "continue-on-error" in x] == []
@@ -230,22 +230,47 @@ def pull_request(origin: Origin, base: str, **options: Any) -> Run:
     return run
 
 
+def ended(run: Run) -> dict[str, str]:
+    """Return how the jobs ended that judge; whether the proofs held is another matter."""
+    return {job: run.jobs[job] for job in ("plan", "judge", "gate")}
+
+
 def test_a_good_pull_request_is_green(origin: Origin) -> None:
     base = origin.commit()
     origin.write("src/sample.py", "def answer() -> int:\n    return 6 * 7\n")
     run = pull_request(origin, base)
-    assert run.jobs == {"plan": "success", "judge": "success", "gate": "success"}, run.log
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
     assert run.outputs["judge"] == base
     assert run.outputs["candidate"] == origin.git("rev-parse", "HEAD").strip() != base
     assert run.summaries["gate"].startswith("## SAMPLE GATE PASSED — proceed to the release\n")
-    assert run.summaries.keys() == {"judge (cpu)", "gate"}
+    assert run.jobs["prove"] == "success"
+    assert run.summaries.keys() == {"judge (cpu)", "prove", "gate"}
+
+
+def test_a_criterion_that_cannot_fail_is_red(origin: Origin) -> None:
+    base = origin.commit()
+    always = '  - {id: always, uses: command, with: {run: ["true"]}}\n'
+    origin.write("gate.yaml", SPEC + always)
+    run = pull_request(origin, base)
+    assert run.jobs["judge"] == "success", run.log
+    assert run.jobs["prove"] == "failure"
+    assert run.jobs["gate"] == "failure"
+    assert "the prove job ended with 'failure'" in run.summaries["gate"]
+
+
+def test_nothing_is_proven_where_nothing_of_a_criterion_changed(origin: Origin) -> None:
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base)
+    assert run.jobs["gate"] == "success", run.log
+    assert "prove" not in run.summaries
 
 
 def test_a_broken_criterion_is_red_with_its_evidence(origin: Origin) -> None:
     base = origin.commit()
     origin.write("src/sample.py", BROKEN)
     run = pull_request(origin, base)
-    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
+    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
     assert run.steps["judge (cpu)", "Judge"] == "failure"
     assert run.steps["judge (cpu)", "Keep the report"] == "success"
     assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
@@ -259,7 +284,7 @@ def test_a_pull_request_that_rewrites_its_judge_is_judged_by_the_base(origin: Or
     origin.write("scripts/tiergate/cli.py", "def main() -> None:\n    raise SystemExit(0)\n")
     origin.write("scripts/environments.py", "")
     run = pull_request(origin, base)
-    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
+    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
     assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
 
 
@@ -267,7 +292,7 @@ def test_a_report_that_was_lost_is_red_although_its_leg_passed(origin: Origin) -
     base = origin.commit()
     origin.write("src/other.py", "")
     run = pull_request(origin, base, environment={"ACT_LOST_ARTIFACT": "report-cpu"})
-    assert run.jobs == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
     assert "the cpu leg has no report" in run.summaries["gate"]
 
 
@@ -276,7 +301,7 @@ def test_a_leg_that_did_not_end_well_is_red_although_its_report_passes(origin: O
     origin.write("src/other.py", "")
     run = pull_request(origin, base, environment={"ACT_UPLOAD_STATUS": "1"})
     assert run.steps["judge (cpu)", "Judge"] == "success", run.log
-    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}
+    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
     decision, _, sentence = run.summaries["gate"].strip().partition("\n")
     assert decision.startswith("## SAMPLE GATE PASSED")
     assert "the judge job ended with 'failure', although its reports pass" in sentence
@@ -314,7 +339,7 @@ def test_the_pull_request_that_brings_the_gate_is_judged_by_it_with_a_warning(
     base = origin.commit()
     (origin.folder / "gate.yaml").rename(origin.files / "gate.yaml")
     run = pull_request(origin, base)
-    assert run.jobs == {"plan": "success", "judge": "success", "gate": "success"}, run.log
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
     assert run.outputs["judge"] == run.outputs["candidate"] != base
     assert f"the base ({base}) has no gate.yaml yet" in run.summaries["plan"]
 
@@ -336,7 +361,7 @@ def test_an_entry_of_the_merge_queue_is_judged_by_its_base(origin: Origin) -> No
     head = origin.commit()
     run = origin.trigger("merge_group", {"merge_group": {"base_sha": base, "head_sha": head}})
     assert run.outputs["judge"] == base, run.log
-    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}
+    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
 
 
 def test_a_dispatch_judges_the_ref_that_it_names(origin: Origin) -> None:
@@ -347,7 +372,7 @@ def test_a_dispatch_judges_the_ref_that_it_names(origin: Origin) -> None:
     origin.git("checkout", "-q", "main")
     run = origin.trigger("workflow_dispatch", {"inputs": {"ref": "feature"}})
     assert (run.outputs["judge"], run.outputs["candidate"]) == (trunk, feature), run.log
-    assert run.jobs == {"plan": "success", "judge": "failure", "gate": "failure"}
+    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
 
 
 # The environments of two checkouts

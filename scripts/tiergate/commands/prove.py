@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 )
 @options.isolation
 @click.option(
+    "--since",
+    metavar="REF",
+    help="Prove only criteria whose files changed since this commit; all of them where the spec, "
+    "the judge or a file that steers tests did.",
+)
+@click.option("--list", "list_only", is_flag=True, help="Print the ids of what would be proven.")
+@click.option(
     "--format",
     "output_format",
     type=click.Choice(["text", "json", "github"]),
@@ -62,6 +69,8 @@ def command(
     report_directory: Path | None,
     jobs: int | None,
     isolation: Isolation,
+    since: str | None,
+    list_only: bool,
     output_format: str,
 ) -> int:
     """Show that every criterion can fail: try changes of the repository that must turn it red.
@@ -69,7 +78,7 @@ def command(
     Every change is made in a copy; the repository itself is never touched. Exits with 0 only if
     each criterion failed on each of its counter-examples, and passed before and after.
     """
-    from tiergate import candidate, plan, spec, verdict
+    from tiergate import base, candidate, plan, prove_scope, spec, verdict
     from tiergate.commands.run import cancelled_by_signals, prepare, workflow_commands_stopped
     from tiergate.environment import usable_cpus
     from tiergate.errors import UserError
@@ -86,6 +95,13 @@ def command(
     if not cells:
         raise UserError(f"{gate.path}: no criterion is judged on {device!r}")
     repository = Repository(repo)
+    if since:
+        changed_files = base.changed_files(repository, base.resolve(repository, since))
+        touched = prove_scope.touched(gate, changed_files)
+        cells = [cell for cell in cells if cell.criterion.id in touched]
+    if list_only or not cells:
+        click.echo("\n".join(cell.criterion.id for cell in cells), nl=bool(cells))
+        return 0
     interpreter = candidate.find_python(python, repository.root)
     directory = report_directory or repository.root / ".tiergate"
     prepare(directory, proof.PROOF_NAME)

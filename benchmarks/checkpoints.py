@@ -1,7 +1,8 @@
 """Saving and loading checkpoints, against bare safetensors and torch.save / torch.load.
 
-Every measurement is a fresh process; those of one round come right after each other, and a ratio
-is the median over the rounds of the ratios within a round.
+Every measurement is a fresh process, which does its work three times: its time is the least of
+them, its peak memory that of the first. Those of one round come right after each other, and a
+ratio is the median over the rounds of the ratios within a round.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from torch import nn
 from cross_phase.utils import load_checkpoint, save_checkpoint
 
 LAYER = 2048
+REPEATS = 3
 
 
 def model_of(megabytes: int) -> nn.Module:
@@ -114,20 +116,21 @@ def measure(name: str, megabytes: int, folder: Path) -> None:
     """Print one measurement as JSON."""
     model = model_of(megabytes)
     work = {**SAVES, **LOADS, "prepare": prepare}[name]
-    if name not in LOADS:
-        # All of them write new files: to overwrite one means to free its blocks first.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
     before = peak_bytes()
-    cpu, wall = cpu_seconds(), time.perf_counter()
-    kept = work(model, folder)
-    result = {
-        "wall": time.perf_counter() - wall,
-        "cpu": cpu_seconds() - cpu,
+    walls, cpus, peak = [], [], 0.0
+    for _ in range(1 if name == "prepare" else REPEATS):
+        if name not in LOADS:
+            # All of them write new files: to overwrite one means to free its blocks first.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        cpu, wall = cpu_seconds(), time.perf_counter()
+        kept = work(model, folder)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(cpu_seconds() - cpu)
         # Above the process with the model in it, as a share of the model.
-        "peak": (peak_bytes() - before) / bytes_of(model),
-    }
-    del kept
+        peak = peak or (peak_bytes() - before) / bytes_of(model)
+        del kept
+    result = {"wall": min(walls), "cpu": min(cpus), "peak": peak}
     print(json.dumps(result))
 
 

@@ -43,7 +43,7 @@ class Setting:
 
 
 # Smaller in everything, so that four optimizers and five seeds fit into five minutes of one core.
-QUICK = Setting(p=23, fraction=0.7, width=64, layers=1, heads=2, batch=256, steps=1200, every=10)
+QUICK = Setting(p=23, fraction=0.7, width=64, layers=1, heads=2, batch=256, steps=1000, every=10)
 
 
 class Block(nn.Module):

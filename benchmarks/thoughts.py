@@ -93,14 +93,23 @@ def with_generate(model: GPT2LMHeadModel, input_ids: Tensor, setting: Setting) -
     return tokens[:, input_ids.shape[1] :]
 
 
-def generator_of(model: GPT2LMHeadModel, setting: Setting) -> ThoughtGenerator:
+def generator_of(
+    model: GPT2LMHeadModel, setting: Setting, cuda_graph: bool = False
+) -> ThoughtGenerator:
     return ThoughtGenerator(
-        model, setting.num_thoughts, setting.length, setting.length, top_p=TOP_P
+        model,
+        setting.num_thoughts,
+        setting.length,
+        setting.length,
+        top_p=TOP_P,
+        cuda_graph=cuda_graph,
     )
 
 
-def with_thoughts(model: GPT2LMHeadModel, input_ids: Tensor, setting: Setting) -> Tensor:
-    return generator_of(model, setting)(input_ids, input_ids.shape[1] - 1).thoughts
+def with_thoughts(
+    model: GPT2LMHeadModel, input_ids: Tensor, setting: Setting, cuda_graph: bool = False
+) -> Tensor:
+    return generator_of(model, setting, cuda_graph)(input_ids, input_ids.shape[1] - 1).thoughts
 
 
 def everywhere(model: GPT2LMHeadModel, input_ids: Tensor, setting: Setting) -> Tensor:
@@ -140,7 +149,9 @@ def compare(setting: Setting, peaked: bool, device: torch.device) -> dict[str, f
         "loop, middle position": lambda: plain_loop(model, middle, setting),
         "all positions": lambda: everywhere(model, input_ids, setting),
     }
-    for name in ("generate", "thoughts"):
+    if device.type == "cuda":
+        calls["CUDA graph"] = lambda: with_thoughts(model, input_ids, setting, cuda_graph=True)
+    for name in calls.keys() & {"generate", "thoughts", "CUDA graph"}:
         calls[name]()
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(setting.rounds):
@@ -152,6 +163,16 @@ def compare(setting: Setting, peaked: bool, device: torch.device) -> dict[str, f
     def ratio(slow: list[float], fast: list[float]) -> float:
         return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    step = statistics.median(measured["thoughts"]) / setting.length
+    on_cuda = {}
+    if "CUDA graph" in measured:
+        graphed = statistics.median(measured["CUDA graph"])
+        on_cuda = {
+            "CUDA graph, tokens/s": tokens / graphed,
+            "CUDA graph / generate": ratio(measured["generate"], measured["CUDA graph"]),
+            "CUDA graph, weights read, GB/s": weights * setting.length / graphed / 1e9,
+        }
     return {
         "loop, tokens/s": tokens / statistics.median(measured["loop"]),
         "generate, tokens/s": tokens / statistics.median(measured["generate"]),
@@ -163,6 +184,9 @@ def compare(setting: Setting, peaked: bool, device: torch.device) -> dict[str, f
         "thoughts / generate": ratio(measured["generate"], measured["thoughts"]),
         "all positions / loop, per position": ratio(measured["loop, middle position"], position),
         "all positions / generate, per position": ratio(measured["generate"], position),
+        # Against the device's bandwidth: how near a step is to the time that reading takes.
+        "thoughts, weights read, GB/s": weights / step / 1e9,
+        **on_cuda,
     }
 
 

@@ -44,6 +44,15 @@ class ProbeResult:
         return [record for record in self.records if record["event"] == event]
 
 
+@dataclass
+class Imported:
+    """What jobs import from the environment's own folders; each once, in the order of its end."""
+
+    modules: dict[str, None] = field(default_factory=dict)
+    rewritten: dict[str, None] = field(default_factory=dict)
+    """Files of plug-ins that pytest rewrote."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An interpreter, the repository that it runs, and the environment that it gets."""
@@ -56,8 +65,8 @@ class Candidate:
     warm: WarmInterpreter | None = None
     """Forks the processes of jobs on the CPU; without it each job gets a fresh interpreter."""
 
-    imported: dict[str, None] | None = None
-    """Where it is given: collects the installed modules that jobs import, in their order."""
+    imported: Imported | None = None
+    """Where it is given: collects what jobs import."""
 
     def with_spec(self, spec: Spec) -> Candidate:
         """Return the same candidate under another spec."""
@@ -124,7 +133,8 @@ class Candidate:
             result.status = receiver.closed
         if self.imported is not None:
             for record in result.of("modules"):
-                self.imported.update(dict.fromkeys(record["names"]))
+                self.imported.modules.update(dict.fromkeys(record["names"]))
+                self.imported.rewritten.update(dict.fromkeys(record["rewritten"]))
         return result
 
     def _process(

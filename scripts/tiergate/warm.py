@@ -79,7 +79,7 @@ class WarmInterpreter:
             reading, writing = os.pipe()
             printed = FileIO(reading)
             try:
-                self._control.send(msgspec.json.encode({"modules": list(self._modules)}))
+                self._control.send(_to_import(self._modules))
                 with tempfile.TemporaryFile() as nothing:
                     process = subprocess.Popen(
                         [self._python, "-I", "-B", PROBE, "serve", str(theirs.fileno())],
@@ -135,8 +135,15 @@ class WarmInterpreter:
             return False
         return not _shadows(repository.files, pythonpath, imported)
 
-    def load(self, modules: Sequence[str], cancellation: Cancellation) -> bool:
+    def load(
+        self, modules: Sequence[str], rewritten: Sequence[str], cancellation: Cancellation
+    ) -> bool:
         """Import more modules ahead of time, and wait for it; no job may be running.
+
+        Args:
+            modules: dotted names.
+            rewritten: files of plug-ins that pytest rewrites when it imports them.
+            cancellation: ends the waiting.
 
         Returns:
             Whether it can serve now; an import that fails ends it.
@@ -146,7 +153,7 @@ class WarmInterpreter:
             if not self.failed:
                 self._imported = None
                 try:
-                    self._control.send(msgspec.json.encode({"modules": list(modules)}))
+                    self._control.send(_to_import(modules, rewritten))
                 except OSError as error:
                     self.failed = f"it has ended ({error.strerror})"
                 self._await(cancellation)
@@ -276,6 +283,10 @@ class _Forked:
             if line.startswith(word):
                 return int(line[len(word) :])
         return None
+
+
+def _to_import(modules: Sequence[str], rewritten: Sequence[str] = ()) -> bytes:
+    return msgspec.json.encode({"modules": list(modules), "rewritten": list(rewritten)})
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:

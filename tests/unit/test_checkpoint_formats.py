@@ -432,3 +432,24 @@ def test_no_header_is_read_that_the_safetensors_package_refuses(
             assert set(file.keys()) == set(entries)
     except SafetensorError:
         pytest.fail(f"only we read {fields}")
+
+
+@pytest.mark.parametrize(("begin", "size"), [(21, 24), (30, 33), (0, 24)], ids=str)
+def test_tensors_that_overlap_or_leave_a_gap_are_refused(begin: int, size: int) -> None:
+    fields = {
+        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "b": {"dtype": "I8", "shape": [3], "data_offsets": [begin, begin + 3]},
+    }
+    text = json.dumps(fields).encode()
+    header = len(text).to_bytes(8, "little") + text
+
+    with pytest.raises(ValueError, match="gap, or overlaps"):
+        parse_header(header, len(header) + size)
+
+
+def test_a_header_that_names_a_tensor_twice_is_refused() -> None:
+    field = b'"a": {"dtype": "I8", "shape": [1], "data_offsets": [0, 1]}'
+    text = b"{" + field + b", " + field + b"}"
+
+    with pytest.raises(ValueError, match="twice"):
+        parse_header(len(text).to_bytes(8, "little") + text, 8 + len(text) + 1)

@@ -128,7 +128,7 @@ def test_an_offline_run_leaves_wandb_files_and_a_journal(
     assert run_record.run_id == events(integration)[0]["run_id"]
     artifacts = [r.request.log_artifact.artifact for r in records if is_artifact(r)]
     artifacts += [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
-    assert [(a.name, a.type, list(a.aliases)) for a in artifacts] == [
+    assert [(a.name, a.type, sorted(a.aliases)) for a in artifacts] == [
         ("run.v1", "model", ["best", "latest"]),
         ("weights.txt", "dataset", ["latest"]),
     ]

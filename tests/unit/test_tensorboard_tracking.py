@@ -74,7 +74,7 @@ def test_steps_are_counted_where_none_is_given_and_go_on_when_resumed(tmp_path: 
 def test_a_missing_tensorboard_says_how_to_install_it_and_metrics_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer", None)
     tracker = TensorBoardTracker(directory=tmp_path)
 
     assert tracker.init_phase_run(1, {}, "s1") is None

@@ -23,7 +23,7 @@ from phase3_quietstar.branch_attention import (
     split_attention,
     supports_branches,
 )
-from phase3_quietstar.decoding import Sequences
+from phase3_quietstar.decoding import Sequences, SharedPrefixDecoder
 from phase3_quietstar.sampling import SamplingSettings
 from phase3_quietstar.thought_generator import SampledThoughts, sample_thoughts
 
@@ -148,6 +148,10 @@ def test_the_cache_of_the_sequences_is_not_copied_and_stays(device):
     model = hugging_face_model("gpt2", device)
     sequences = Sequences(model, random_ids(device, 2, 9))
     before = [layer.keys for layer in sequences.cache.layers]
+    decoder = SharedPrefixDecoder(sequences, every(POSITIONS, 2, device), copies=8)
+    assert [layer.keys.data_ptr() for layer in decoder._cache.layers] == [
+        keys.data_ptr() for keys in before
+    ]
     sample_thoughts(sequences, every(POSITIONS, 2, device), num_thoughts=8, length=3)
     assert all(
         layer.keys is keys for layer, keys in zip(sequences.cache.layers, before, strict=True)
@@ -281,8 +285,23 @@ def test_a_compiled_model_thinks_as_itself(device):
     input_ids = random_ids(device, 2, 6)
     expected = think(model, input_ids, [2, 5])
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="eager", dynamic=True)
-    got = think(compiled, input_ids, [2, 5])
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend, dynamic=True)
+    with torch.no_grad():
+        sequences = Sequences(compiled, input_ids)
+    of_sequences = len(graphs)
+    assert of_sequences > 0
+    with torch.no_grad():
+        got = sample_thoughts(
+            sequences, every([2, 5], 2, device), num_thoughts=2, length=LENGTH, generator=seeded()
+        )
+    # Compiling again at each step, which the keys' growth asks for, would take far longer.
+    assert len(graphs) == of_sequences
     assert torch.equal(got.token_ids, expected.token_ids)
     torch.testing.assert_close(got.hidden_states, expected.hidden_states)
 

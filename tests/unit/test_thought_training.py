@@ -257,6 +257,16 @@ def test_a_few_steps_lower_the_losses(device):
     assert loss.kl.item() > 0
 
 
+def test_thoughts_are_sampled_without_dropout_and_learned_from_with_it(device):
+    model = build(hugging_face_model("gpt2", device)).train()
+    modes: set[tuple[bool, bool]] = set()
+    model.base_model.transformer.h[0].register_forward_pre_hook(
+        lambda module, _: modes.add((torch.is_grad_enabled(), module.training))
+    )
+    model.training_loss(random_ids(device, 2, 6), generator=seeded())
+    assert modes == {(False, False), (True, True)}
+
+
 def test_sampling_leaves_each_module_in_its_mode(device):
     model = hugging_face_model("gpt2", device).train()
     frozen_part = model.transformer.ln_f.eval()

@@ -40,6 +40,8 @@ from tiergate.verdict import Finding
 RULES = Path(__file__).parent.parent / "rules"
 RESOLVED = "unsafe-torch-load"
 """The rule that the resolver decides together with semgrep."""
+GROUPS = frozenset({"unsafe-deserialization"})
+"""Names that stand for every rule that begins with them."""
 
 _OUTPUT_LIMIT = 256 * 1024 * 1024
 _FILE_TIMEOUT = 30
@@ -140,7 +142,10 @@ def problems(parameters: With) -> Iterable[tuple[tuple[str | int, ...], str]]:
     """Refuse rules that the tool does not have."""
     for index, rule in enumerate(parameters.rules):
         if not chosen_rules([rule]):
-            yield ("rules", index), f"unknown rule {rule[:80]!r}{did_you_mean(rule, known_rules())}"
+            yield (
+                ("rules", index),
+                f"unknown rule {rule[:80]!r}{did_you_mean(rule, known_rules() | GROUPS)}",
+            )
     if parameters.policy != "explicit" and RESOLVED not in parameters.rules:
         yield ("policy",), f"{parameters.policy!r} speaks of the rule {RESOLVED}, which is not here"
 
@@ -152,13 +157,12 @@ def known_rules() -> frozenset[str]:
 
 
 def chosen_rules(names: Sequence[str]) -> list[str]:
-    """Return the rules that names stand for: a rule, or all that begin with the name."""
-    known = sorted(known_rules())
+    """Return the rules that names stand for: a rule, or all of a group."""
     chosen = [
         rule
         for name in names
-        for rule in known
-        if rule == name or rule.startswith(f"{name}-")
+        for rule in sorted(known_rules())
+        if rule == name or (name in GROUPS and rule.startswith(f"{name}-"))
     ]
     return list(dict.fromkeys(chosen))
 
@@ -244,7 +248,9 @@ class _Caches:
 def _caches(rules: list[str], context: Context) -> _Caches:
     root = str(context.candidate.repository.root)
     own = _own_digest()
-    texts = [(RULES / f"{rule}{suffix}").read_bytes() for rule in rules for suffix in (".yaml", ".py")]
+    texts = [
+        (RULES / f"{rule}{suffix}").read_bytes() for rule in rules for suffix in (".yaml", ".py")
+    ]
     version = importlib.metadata.version("semgrep")
     python = context.candidate.python
     about = python.resolve().stat()

@@ -184,7 +184,7 @@ class Expressions:
             if scope.kind != "class" or scope is self._scope:
                 found = self._in_scope(scope, name)
                 if found is not None:
-                    if scope.parent is None:
+                    if scope.parent is None and not scope.running:
                         self._relied.add(name)
                     return found
             scope = scope.parent
@@ -211,8 +211,10 @@ class Expressions:
         if hasattr(builtins, name):
             if name in {"True", "False", "None", "__debug__"}:
                 return UNKNOWN
-            return symbol(f"builtins.{name}") if not self._module.stars else (
-                symbol(f"builtins.{name}") | UNKNOWN
+            return (
+                symbol(f"builtins.{name}")
+                if not self._module.stars
+                else (symbol(f"builtins.{name}") | UNKNOWN)
             )
         return UNKNOWN
 
@@ -318,7 +320,7 @@ class Expressions:
             values = self._evaluate(value)
             if key is None:
                 spread = _only_table(values)
-                table = _merged(table, spread) if spread else Table(table.items, False)
+                table = _merged(table, spread or Table((), False))
                 continue
             name = _only(self._evaluate(key))
             if isinstance(name, str):
@@ -510,8 +512,7 @@ class Expressions:
         )
         outer, self._relied = self._relied, set()
         arguments = [
-            self._evaluate(a, held=first_held and index == 0)
-            for index, a in enumerate(node.args)
+            self._evaluate(a, held=first_held and index == 0) for index, a in enumerate(node.args)
         ]
         keywords = [(k.arg, self._evaluate(k.value)) for k in node.keywords]
         relied, self._relied = self._relied, outer | self._relied
@@ -553,8 +554,10 @@ class Expressions:
                 worst = said
         if worst != SAFE:
             direct = isinstance(node, ast.Call) and isinstance(function, Loader) and loader.sure
-            fixable = direct and worst.verdict == "unsafe" and worst.message.startswith(
-                "weights_only is not given"
+            fixable = (
+                direct
+                and worst.verdict == "unsafe"
+                and worst.message.startswith("weights_only is not given")
             )
             self._blame(node, function, worst, fixable=fixable)
         else:
@@ -656,9 +659,7 @@ class Expressions:
             new: Value = Unknown()
             if method == "update":
                 more = given.table(given.values)
-                new = next(
-                    (_merged(table, m) for m in more if isinstance(m, Table)), Unknown()
-                )
+                new = next((_merged(table, m) for m in more if isinstance(m, Table)), Unknown())
             elif isinstance(key, str) and method == "pop":
                 new = table.without(key)
             elif isinstance(key, str) and len(given.values) == 2:
@@ -886,6 +887,8 @@ def _looks_like_loading(node: ast.expr) -> bool:
     """Tell whether the call of an unknown function of torch may be one that loads a file."""
     if not isinstance(node, ast.Call):
         return True
-    if any(k.arg in {"map_location", "weights_only", "pickle_module", "mmap"} for k in node.keywords):
+    if any(
+        k.arg in {"map_location", "weights_only", "pickle_module", "mmap"} for k in node.keywords
+    ):
         return True
     return any(word in ast.unparse(a).lower() for a in node.args[:1] for word in _PATH_WORDS)

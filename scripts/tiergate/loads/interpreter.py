@@ -38,12 +38,26 @@ from tiergate.loads.values import (
 
 _ROUNDS = 8
 _LOOPS = 4
-_SHORT = 4
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+# A function is followed only for the sake of one of these; with the words that each begins with.
 _HOT = (
-    rb"\bload\b|weights_only|\b(?:global|nonlocal)\b|(?<![.\w])(?:eval|exec|vars|getattr)\s*\("
-    rb"|__dict__|methodcaller|attrgetter|__getattribute__|getattr_static|resolve_name|locate"
+    (b"load", rb"\b(?:_legacy_|_)?load\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|not|or)\b)[A-Za-z])"),
+    (b"weights_only", rb"weights_only"),
+    (b"global", rb"\bglobal\b"),
+    (b"nonlocal", rb"\bnonlocal\b"),
+    (b"eval", rb"(?<![.\w])eval\s*\("),
+    (b"exec", rb"(?<![.\w])exec\s*\("),
+    (b"vars", rb"(?<![.\w])vars\s*\(\s*\w"),
+    (b"getattr", rb"\bgetattr\s*\(\s*(?!self\b|cls\b)\w+[^,\n]*,\s*(?![\"']\w+[\"']\s*[,)])"),
+    (b"__dict__", rb"(?<!\bself)(?<!\bcls)\.__dict__\s*\["),
+    (b"methodcaller", rb"methodcaller"),
+    (b"attrgetter", rb"attrgetter"),
+    (b"__getattribute__", rb"__getattribute__"),
+    (b"getattr_static", rb"getattr_static"),
+    (b"resolve_name", rb"resolve_name"),
+    (b"locate", rb"\blocate\b"),
 )
+_ASKED = re.compile(rb"weights_only\s*=\s*(?:not\s+)?(\w+)\s*\(")
 
 _Env = dict[str, Values]
 _State = tuple[_Env, bool]
@@ -82,11 +96,12 @@ class Interpreter(Expressions):
         absolute: Callable[[int, str], str],
         policy: Policy,
     ) -> None:
-        module = Scope(tree, "module", None, bound_names(tree))
+        module = Scope(tree, "module", None)
         super().__init__(module, lookup, policy)
         self._tree = tree
         self._source = source
         self._dictionaries_matter = b"weights_only" in source
+        self._ends: list[int] = []
         self._hot: list[int] = []
         """Numbers of the lines for whose sake a function is interpreted."""
         self._exports = exports
@@ -104,7 +119,12 @@ class Interpreter(Expressions):
         else:
             self._give_up()
         self._blame_unfollowed()
-        proofs = self._proofs | {Proof(p, name, "reached") for p, name in self._stored.items()}
+        stored = {
+            Proof(place, name, "reached")
+            for place, name in self._stored.items()
+            if not name.startswith("_")  # by convention, nobody else's
+        }
+        proofs = self._proofs | stored
         safe = self._named - self._bad
         return Result(
             findings=sorted(self._findings.values(), key=lambda finding: finding.place),
@@ -162,25 +182,26 @@ class Interpreter(Expressions):
         names = {name for name, values in self._attributes.items() if values}
         for scope in (self._module, *self._scopes.values()):
             names |= {name for name, values in scope.all.items() if self._leads_to_load(values)}
-        words = b"|".join(re.escape(name.encode()) for name in sorted(names))
-        hot = re.compile(_HOT + (rb"|\b(?:" + words + rb")\b" if words else b""))
-        ends = [match.start() for match in _LINE_END.finditer(self._source)]
-        return [bisect.bisect_left(ends, m.start()) + 1 for m in hot.finditer(self._source)]
+        source = self._source
+        words = [name.encode() for name in sorted(names)]
+        words += {match[1] for match in _ASKED.finditer(source)}
+        patterns = [pattern for word, pattern in _HOT if word in source]
+        patterns += [rb"\b" + re.escape(word) + rb"\b" for word in words]
+        if not self._ends:
+            self._ends = [match.start() for match in _LINE_END.finditer(self._source)]
+        starts = {match.start() for hot in patterns for match in re.finditer(hot, source)}
+        return sorted({bisect.bisect_left(self._ends, start) + 1 for start in starts})
 
     def _leads_to_load(self, values: Values) -> bool:
         return any(
             isinstance(value, (Loader, Partial))
             or is_load(value)
-            or (
-                isinstance(value, Function) and loaders(self._returns.get(value.number, NOTHING))
-            )
+            or (isinstance(value, Function) and loaders(self._returns.get(value.number, NOTHING)))
             for value in values
         )
 
     def _is_hot(self, node: FunctionNode) -> bool:
         end = node.end_lineno or node.lineno
-        if end - node.lineno < _SHORT:
-            return True
         at = bisect.bisect_left(self._hot, node.lineno)
         return at < len(self._hot) and self._hot[at] <= end
 
@@ -214,7 +235,8 @@ class Interpreter(Expressions):
         """Find out, before a scope is run for the first time, which names are its own."""
         if scope.locals is not None:
             return
-        scope.locals = bound_names(scope.node)
+        # A class sees, like a module, only what it has bound already.
+        scope.locals = bound_names(scope.node) if scope.kind == "function" else frozenset()
         for declaration in declarations(scope.node):
             for name in declaration.names:
                 owner = self._owner(scope, name, declaration)
@@ -384,6 +406,8 @@ class Interpreter(Expressions):
 
     def _do_delete(self, node: ast.Delete) -> None:
         for target in node.targets:
+            if not isinstance(target, ast.Name):
+                self._children(target)
             if isinstance(target, ast.Name):
                 self._scope.env.pop(target.id, None)
             elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):

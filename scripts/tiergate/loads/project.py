@@ -41,7 +41,7 @@ class Project:
         self._analysis = Analysis()
         self._asked: dict[str, dict[str, Values | None]] = {}
         """What a file wanted to know of other modules, and the answers."""
-        self._light: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
+        self._passed: dict[str, dict[str, list[tuple[int, str, str]]]] = {}
         self._modules: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         for path in sources:
             parts = module_parts(path)
@@ -51,7 +51,13 @@ class Project:
     def analyse(self, wanted: Iterable[str]) -> Analysis:
         """Analyse each of the wanted files that may name ``torch.load``."""
         wanted = list(wanted)
-        waiting = [path for path in wanted if relevance.may_load(self._sources[path])]
+        renamed = relevance.other_names_of_torch(self._sources.values())
+        waiting = [
+            path
+            for path in wanted
+            if relevance.may_load(self._sources[path])
+            or (renamed is not None and renamed.search(self._sources[path]))
+        ]
         for _ in range(_ROUNDS):
             for path in waiting:
                 self._analyse(path)
@@ -77,11 +83,11 @@ class Project:
             assert isinstance(tree, ast.Module)
 
             def lookup(dotted: str) -> Values | None:
-                asked[dotted] = found = self._lookup(dotted)
+                asked[dotted] = found = self._lookup(dotted, path)
                 return found
 
             def star(module: str) -> dict[str, Values]:
-                found = self._star(module)
+                found = self._star(module, path)
                 asked[f"{module}.*"] = frozenset().union(*found.values())
                 return found
 
@@ -106,48 +112,63 @@ class Project:
             path
             for path, asked in self._asked.items()
             if path in self._analysis.results
-            and any(self._answer(dotted) != answer for dotted, answer in asked.items())
+            and any(self._answer(dotted, path) != answer for dotted, answer in asked.items())
         ]
 
-    def _answer(self, dotted: str) -> Values | None:
+    def _answer(self, dotted: str, importer: str) -> Values | None:
         if dotted.endswith(".*"):
-            return frozenset().union(*self._star(dotted[:-2]).values())
-        return self._lookup(dotted)
+            return frozenset().union(*self._star(dotted[:-2], importer).values())
+        return self._lookup(dotted, importer)
 
     def _reached(self, wanted: Iterable[str]) -> list[str]:
         """Return the other files that have a name under which a module passes on what loads."""
-        names = frozenset(
-            name
-            for result in self._analysis.results.values()
-            for name, values in result.exports.items()
-            if any(not isinstance(v, Symbol) or v.dotted.endswith("load") for v in values)
-        )
+        passed = {
+            (module_parts(path) or ("",))[-1]: frozenset(
+                name
+                for name, values in result.exports.items()
+                if any(not isinstance(v, Symbol) or v.dotted.endswith("load") for v in values)
+            )
+            for path, result in self._analysis.results.items()
+        }
         return [
             path
             for path in wanted
-            if path not in self._asked and relevance.mentions(self._sources[path], names)
+            if path not in self._asked
+            and any(
+                relevance.may_import(self._sources[path], module, names)
+                for module, names in passed.items()
+                if names
+            )
         ]
 
-    def _files(self, parts: tuple[str, ...]) -> list[str]:
-        """Return the files that may be imported as this module, wherever the path begins."""
-        found = self._modules.get(parts[-1], ()) if parts else ()
-        exact = [path for own, path in found if own == parts]
-        return exact or [path for own, path in found if own[-len(parts) :] == parts]
+    def _files(self, parts: tuple[str, ...], importer: str) -> list[str]:
+        """Return the files that may be imported as this module, wherever the path begins.
 
-    def _star(self, module: str) -> dict[str, Values]:
+        Those in the importer's own folder or above it come before all others.
+        """
+        found = self._modules.get(parts[-1], ()) if parts else ()
+        around = PurePosixPath(importer).parent.parts
+        near = [
+            path
+            for own, path in found
+            if own[-len(parts) :] == parts and own[: -len(parts)] == around[: len(own) - len(parts)]
+        ]
+        return near or [path for own, path in found if own[-len(parts) :] == parts]
+
+    def _star(self, module: str, importer: str) -> dict[str, Values]:
         found: dict[str, Values] = {}
-        for path in self._files(tuple(module.split("."))):
+        for path in self._files(tuple(module.split(".")), importer):
             result = self._analysis.results.get(path)
             for name, values in result.exports.items() if result else ():
                 if not name.startswith("_"):
                     found[name] = found.get(name, NOTHING) | values
         return found
 
-    def _lookup(self, dotted: str, depth: int = 0) -> Values | None:
+    def _lookup(self, dotted: str, importer: str, depth: int = 0) -> Values | None:
         """Return what a name of one of the repository's modules is, where it matters."""
         parts = tuple(dotted.split("."))
         for length in range(len(parts) - 1, 0, -1):
-            files = self._files(parts[:length])
+            files = self._files(parts[:length], importer)
             if not files:
                 continue
             values = NOTHING
@@ -169,25 +190,33 @@ class Project:
         # It does not load; all that it can do is pass something on.
         found = NOTHING
         if depth < _DEEPEST:
-            if (path, name) not in self._light:
-                self._light[path, name] = relevance.sources_of(self._sources[path], name)
-            for level, module, imported in self._light[path, name]:
+            if path not in self._passed:
+                self._passed[path] = relevance.passed_on(self._sources[path])
+            passed = self._passed[path]
+            stars = [(level, module, name) for level, module, _ in passed.get("*", ())]
+            for level, module, imported in [*passed.get(name, ()), *stars]:
                 dotted = _absolute(path, level, module) if level else module
                 whole = f"{dotted}.{imported}" if imported else dotted
                 if whole in {"torch", "torch.serialization"}:
                     found |= symbol(whole)
                 else:
-                    found |= self._lookup(whole, depth + 1) or NOTHING
+                    found |= self._lookup(whole, path, depth + 1) or NOTHING
         return found
 
     def _check_proofs(self, path: str, result: Result) -> None:
         """Take back what another file may make untrue."""
         own = self._sources[path]
+        module = (module_parts(path) or ("",))[-1]
         for proof in result.proofs:
             indirect = proof.kind == "constant" and relevance.rebinds_own_names(own)
             changed = relevance.may_rebind if proof.kind == "constant" else relevance.may_change
             by = next(
-                (p for p, s in self._sources.items() if p != path and changed(s, proof.name)), None
+                (
+                    other
+                    for other, source in self._sources.items()
+                    if other != path and changed(source, module, proof.name)
+                ),
+                None,
             )
             if indirect or by is not None:
                 result.safe -= {proof.origin}

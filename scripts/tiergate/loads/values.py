@@ -77,7 +77,9 @@ class Table:
 
     def updated(self, key: str, values: Values) -> Table:
         """Return the table after ``table[key] = …``."""
-        return Table(tuple(sorted({**dict(self.items), key: values}.items(), key=_key)), self.complete)
+        return Table(
+            tuple(sorted({**dict(self.items), key: values}.items(), key=_key)), self.complete
+        )
 
     def without(self, key: str) -> Table:
         """Return the table after ``del table[key]``."""
@@ -104,9 +106,7 @@ class Local:
     """A class of the file, or an instance of one: certainly not torch."""
 
 
-Value = (
-    Unknown | Constant | Symbol | Loader | Partial | Display | Table | Getter | Function | Local
-)
+Value = Unknown | Constant | Symbol | Loader | Partial | Display | Table | Getter | Function | Local
 Values = frozenset[Value]
 
 UNKNOWN: Values = frozenset({Unknown()})

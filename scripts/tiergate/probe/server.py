@@ -7,6 +7,7 @@ nobody else's, its own working directory, its own mark in the environment.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .ahead import Ahead
+from .rewritten import Rewritten
 
 _MARK = "TIERGATE_PROCESS_MARK"
 _MESSAGE = 1024 * 1024
@@ -44,6 +46,7 @@ def next_job(descriptor: int, ahead: Ahead) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     own = {descriptor, wake, woken}
+    rewritten = Rewritten()
     children: dict[int, int] = {}
     while True:
         ready = select.select([descriptor, wake], [], [])[0]
@@ -58,13 +61,17 @@ def next_job(descriptor: int, ahead: Ahead) -> int:
         told = json.loads(message)
         if "modules" in told:
             _import(told["modules"], ahead)
+            rewritten.compile(told["rewritten"])
+            gc.collect()
+            gc.freeze()
             control.send(json.dumps(ahead.top_level()).encode())
             continue
         *streams, status = given
         pid = _fork(status)
         if pid == 0:
             control.detach()
-            _become(told, streams, status, own | set(children.values()), ahead)
+            _become(told, streams, status, own | set(children.values()))
+            _forget(ahead, rewritten)
             return streams[3]
         for number in streams:
             os.close(number)
@@ -82,8 +89,6 @@ def _import(modules: list[str], ahead: Ahead) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         raise RuntimeError("CUDA was initialised while modules were imported ahead of time")
-    gc.collect()
-    gc.freeze()
 
 
 def _fork(status: int) -> int | None:
@@ -97,9 +102,7 @@ def _fork(status: int) -> int | None:
         return None
 
 
-def _become(
-    message: dict[str, Any], streams: list[int], status: int, foreign: set[int], ahead: Ahead
-) -> None:
+def _become(message: dict[str, Any], streams: list[int], status: int, foreign: set[int]) -> None:
     """Make this child what a fresh process would be."""
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -111,9 +114,27 @@ def _become(
         os.close(number)
     _set_mark(message["mark"])
     os.chdir(message["cwd"])
+
+
+def _forget(ahead: Ahead, rewritten: Rewritten) -> None:
+    """Make this child know no more than a fresh process."""
     ahead.hide()
     if (numpy_random := ahead.get("numpy.random")) is not None:
         numpy_random.seed()  # or every child would draw the same numbers
+    if (rewrite := ahead.get("_pytest.assertion.rewrite")) is not None:
+        rewritten.offer(rewrite)
+
+
+def leave() -> NoReturn:
+    """End a child as the interpreter ends, but leave the memory to the kernel.
+
+    To tear all the modules down one by one would copy the pages that are shared with the parent.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as the interpreter calls it
+    atexit._run_exitfuncs()  # noqa: SLF001 - as above
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _set_mark(mark: str) -> None:

@@ -30,11 +30,12 @@ def _load_package() -> None:
 def main() -> None:
     """Run one job and write its closing record."""
     _load_package()
+    leave = None
     if sys.argv[1] == "serve":
         ahead = importlib.import_module("_tiergate_probe.ahead").Ahead()
         with ahead.recording():
             server = importlib.import_module("_tiergate_probe.server")
-        descriptor = server.next_job(int(sys.argv[2]), ahead)
+        descriptor, leave = server.next_job(int(sys.argv[2]), ahead), server.leave
     else:
         descriptor = int(sys.argv[1])
     records = importlib.import_module("_tiergate_probe.records")
@@ -49,9 +50,12 @@ def main() -> None:
     sys.path[:0] = job["pythonpath"]
     status = task.run(job, channel)
     if job.get("tell-modules"):
-        imports = importlib.import_module("_tiergate_probe.ahead")
-        channel.send("modules", names=imports.installed_modules())
+        installed = importlib.import_module("_tiergate_probe.ahead").installed_modules()
+        rewritten = importlib.import_module("_tiergate_probe.rewritten").rewritten_files()
+        channel.send("modules", names=installed, rewritten=rewritten)
     channel.close(status)
+    if leave is not None:
+        leave()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Protocol
 from tiergate import checkers
 from tiergate.base import Base
 from tiergate.baseline import Baseline
-from tiergate.candidate import Candidate
+from tiergate.candidate import Candidate, Imported
 from tiergate.errors import NotEvaluatedError, UserError
 from tiergate.expectation import Outcomes
 from tiergate.plan import Cell
@@ -80,7 +80,7 @@ def prove(
     _check_device(works, candidate)
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(copies.copies(candidate.repository))
-        prover = _Prover(made, replace(candidate, imported={}), jobs, listener)
+        prover = _Prover(made, replace(candidate, imported=Imported()), jobs, listener)
         prover.judge_untouched(works, "before")
         prover = replace(prover, candidate=_deepened(prover.candidate, stack))
         tree = Tree(made.untouched.root, tuple(made.untouched.files), candidate.spec)
@@ -104,7 +104,9 @@ def _deepened(candidate: Candidate, stack: contextlib.ExitStack) -> Candidate:
     """Have the warm interpreter import ahead of time what the criteria import anyway."""
     warm, imported = candidate.warm, candidate.imported
     candidate = replace(candidate, imported=None)
-    if warm is None or not imported or warm.load(list(imported), candidate.cancellation):
+    if warm is None or imported is None:
+        return candidate
+    if warm.load(list(imported.modules), list(imported.rewritten), candidate.cancellation):
         return candidate
     # One of them cannot be imported by itself: as shallow as it was, then.
     fresh = WarmInterpreter(candidate.python, warm.environment)

@@ -19,9 +19,8 @@ class BackgroundCalls:
 
     def __init__(self, on_error: Callable[[Exception], object]) -> None:
         self._on_error = on_error
-        self._waiting: queue.Queue[Callable[[], object] | threading.Event | None] = queue.Queue(
-            MAX_WAITING
-        )
+        self._waiting: queue.SimpleQueue[Callable[[], object] | threading.Event | None]
+        self._waiting = queue.SimpleQueue()
         self._failed = False
         self._thread = threading.Thread(target=self._work, name="run-tracking", daemon=True)
         self._thread.start()
@@ -35,10 +34,10 @@ class BackgroundCalls:
         """Have a call made soon; where too many are waiting, that is the failure."""
         if self._failed:
             return
-        try:
-            self._waiting.put_nowait(call)
-        except queue.Full:
+        if self._waiting.qsize() >= MAX_WAITING:
             self._fail(RuntimeError(f"{MAX_WAITING} calls are waiting: is the network down?"))
+        else:
+            self._waiting.put(call)
 
     def flush(self) -> None:
         """Wait until all calls so far have been made, or dropped."""
@@ -55,10 +54,7 @@ class BackgroundCalls:
         Returns:
             Whether all of them have been made, or dropped, in that time.
         """
-        try:
-            self._waiting.put(None, timeout=timeout)
-        except queue.Full:
-            return False
+        self._waiting.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# For what JSON can say, which is nearly always: several times faster than looking first.
+ENCODER = json.JSONEncoder(allow_nan=False)
+
 
 class RunJournal:
     """Appends events to a JSON Lines file, each on disk as soon as it is written.
@@ -39,7 +42,11 @@ class RunJournal:
             OSError: It cannot be written.
         """
         record = {"event": event, "time": time.time(), **fields}
-        line = json.dumps(_plain(record), allow_nan=False, default=repr).encode("ascii") + b"\n"
+        try:
+            text = ENCODER.encode(record)
+        except (TypeError, ValueError):
+            text = json.dumps(_plain(record), allow_nan=False, default=repr)
+        line = text.encode("ascii") + b"\n"
         if self._file.write(line) != len(line):
             raise OSError(f"{self.path} took only a part of a line: is the disk full?")
 

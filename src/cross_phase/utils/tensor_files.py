@@ -34,7 +34,7 @@ SAFETENSORS_AVAILABLE: bool = find_spec("safetensors") is not None
 """Whether the safetensors package, the reference for what checkpoints hold, is installed."""
 
 # A chunk is hashed and copied while it is in the processor's cache.
-CHUNK_BYTES = 2**18
+CHUNK_BYTES = 2**20
 
 # The disk is kept busy while the next bytes are hashed and copied, instead of at the end alone.
 SYNC_BYTES = 2**26

@@ -168,6 +168,8 @@ class Evaluation:
     judged: Callable[[Verdict], Verdict]
 
     def __call__(self, cell: Cell) -> Verdict:
+        """Return the cell's verdict; whatever goes wrong is one, too."""
+
         def progress(what: str) -> None:
             self.listener.progress(cell.name, what)
 

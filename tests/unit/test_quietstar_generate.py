@@ -76,6 +76,9 @@ def test_it_thinks_where_the_injector_says(model, device):
     assert thought_at == [4, 7]
     model.generate(random_ids(device, 2, 5), NEW, generator=seeded())
     assert thought_at == [4, 7] * 2
+    # A longer prompt is a new sequence too, though it goes on where the last one ended.
+    model.generate(random_ids(device, 2, 9), NEW, generator=seeded())
+    assert thought_at[4:] == [8, 11]
 
 
 def test_padding_at_the_start_changes_nothing(model, device):
@@ -140,6 +143,9 @@ def test_masked_positions_do_not_count_in_forward(device):
     torch.testing.assert_close(output["logits"][real], other["logits"][real])
     assert output["avg_coherence"] == pytest.approx(other["avg_coherence"])
     torch.testing.assert_close(output["loss"], other["loss"])
+    plain = model(input_ids, attention_mask=mask, use_thoughts=False)["logits"]
+    assert torch.equal(output["logits"][1, 0], plain[1, 0])
+    assert not torch.equal(output["logits"][0, 0], plain[0, 0])
     alone = model(input_ids[1:, 2:], use_thoughts=False)["logits"]
     untouched = [4, 5]
     torch.testing.assert_close(output["logits"][1, untouched], alone[0, [2, 3]])

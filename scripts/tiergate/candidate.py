@@ -50,7 +50,7 @@ class Imported:
 
     modules: dict[str, None] = field(default_factory=dict)
     rewritten: dict[str, None] = field(default_factory=dict)
-    """Files of plug-ins that pytest rewrote."""
+    """Files of tests and plug-ins that pytest rewrote."""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class Evaluation:
     judged: Callable[[Verdict], Verdict]
 
     def __call__(self, cell: Cell) -> Verdict:
-        """Return the cell's verdict; whatever goes wrong is one, too."""
+        """Evaluate a cell; whatever goes wrong is a verdict, too."""
 
         def progress(what: str) -> None:
             self.listener.progress(cell.name, what)

@@ -142,7 +142,7 @@ class WarmInterpreter:
 
         Args:
             modules: dotted names.
-            rewritten: files of plug-ins that pytest rewrites when it imports them.
+            rewritten: files that pytest rewrites when it imports them.
             cancellation: ends the waiting.
 
         Returns:

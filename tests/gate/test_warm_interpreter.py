@@ -180,6 +180,20 @@ def library(sample: Sample, tmp_path: Path) -> Sample:
     return made
 
 
+def test_numpy_draws_other_numbers_in_every_child(sample: Sample, candidate_python: Path):
+    test = (
+        "import sys\nassert 'numpy' not in sys.modules\nimport numpy\n\n\n"
+        "def test_it():\n    assert numpy.random.rand() > 1\n"
+    )
+    sample.write("tests/test_it.py", test)
+    sample.gate(criterion())
+    candidate = replace(sample.candidate(), python=candidate_python)
+    with forked(candidate, "pytest", "numpy.random") as warm_one:
+        drawn = [verdict_of(warm_one).evidence.failures[0].message for _ in range(2)]
+    assert drawn[0] != drawn[1]
+    assert all("assert 0." in message for message in drawn)
+
+
 def test_module_imported_ahead_of_time_is_not_seen_before_it_is_imported(library: Sample):
     test = (
         "import importlib.util, sys\n\n\n"
@@ -193,6 +207,8 @@ def test_module_imported_ahead_of_time_is_not_seen_before_it_is_imported(library
         "    import wide\n"
         "    assert ours() == ['base', 'wide'], ours()\n"
         "    assert wide.__spec__.loader.__class__.__name__ == 'SourceFileLoader'\n"
+        "    import wide.other\n"
+        "    assert ours() == ['base', 'wide', 'wide.made', 'wide.other']\n"
         "    import apart\n"
         "    assert ours() == ['apart', 'base', 'wide', 'wide.deep', 'wide.made', 'wide.other']\n"
         "    assert wide.deep is sys.modules['wide.deep'] and apart.wide is wide\n"
@@ -412,3 +428,23 @@ def test_only_what_the_repository_speaks_of_is_imported_ahead(
         with warmed(sample.candidate(), "cpu", "fork"):
             pass
     assert asked == [["pytest"], ["pytest", "numpy"], ["pytest", "torch"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["assert [1] == [2]", "assert (1, 'always true')", "x = 1; assert x is 1", "assert 1"],
+)
+def test_test_that_was_rewritten_ahead_of_time_says_the_same(sample: Sample, body: str):
+    file = sample.write("tests/test_it.py", f"def test_it():\n    {body}\n")
+    sample.gate(criterion())
+    fresh = said(verdict_of(sample.candidate()))
+    elsewhere = sample.write("elsewhere/test_it.py", file.read_bytes())
+    with forked(sample.candidate()) as candidate:
+        assert candidate.warm is not None
+        assert candidate.warm.load([], [str(elsewhere)], Cancellation())
+        assert said(verdict_of(candidate)) == fresh
+        changed = file.read_text().replace(body, "raise KeyError('changed')")
+        sample.write("tests/test_it.py", changed)
+        (failure,) = verdict_of(candidate).evidence.failures
+        assert (failure.path, failure.line) == ("tests/test_it.py", 2)
+        assert "changed" in failure.message

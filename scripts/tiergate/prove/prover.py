@@ -237,7 +237,8 @@ def _first(verdict: Verdict) -> str:
     if evidence.failures:
         return f"{evidence.failures[0].outcome}: {evidence.failures[0].id}"
     if evidence.findings:
-        return f"{evidence.findings[0].path}:{evidence.findings[0].line}"
+        finding = evidence.findings[0]
+        return f"{finding.path}:{finding.line} {finding.rule}"
     return evidence.running
 
 

@@ -33,6 +33,7 @@ BUILT_IN: Mapping[str, str] = {
     "pytest": "tiergate.checkers.pytest_session",
     "collection": "tiergate.checkers.collection",
     "semgrep": "tiergate.checkers.semgrep",
+    "checkpoints": "tiergate.checkers.checkpoints",
     "command": "tiergate.checkers.command",
     "script": "tiergate.checkers.script",
 }

@@ -1,0 +1,1 @@
+"""Looks into model files without executing anything in them."""

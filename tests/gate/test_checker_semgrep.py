@@ -141,8 +141,8 @@ def test_both_engines_agree(hidden: Sample):
         ("src/latin.py", b"# coding: latin-1\nx = 1\n", "declares the encoding 'iso-8859-1'"),
         ("src/wide.py", "x = 1\n".encode("utf-16"), "src/wide.py:1: "),
         ("src/wide_name.py", "torch.\uff4c\uff4f\uff41\uff44(p)\n".encode(), "is read as 'load'"),
-        ("src/notes.ipynb", b"{}", "src/notes.ipynb: .ipynb files cannot be scanned"),
-        ("src/NOTES.IPYNB", b"{}", "src/NOTES.IPYNB: .IPYNB files cannot be scanned"),
+        ("src/notes.ipynb", b"{}", "src/notes.ipynb: not a notebook"),
+        ("src/NOTES.IPYNB", b"{}", "src/NOTES.IPYNB: not a notebook"),
         ("src/fast.pyx", b"x = 1\n", "src/fast.pyx: .pyx files cannot be scanned"),
         ("src/compiled.pyc", b"\0", "src/compiled.pyc: .pyc files cannot be scanned"),
         (
@@ -255,17 +255,23 @@ def test_rule_that_finds_too_much_is_told_as_well(sample: Sample, tmp_path: Path
     assert "rules that do not find their own examples: unsafe-torch-load" in verdict.summary
 
 
-def test_every_example_of_the_rule_is_found_and_no_other_line_is(sample: Sample):
+def test_every_example_of_the_rule_is_found_but_what_is_proved_safe(sample: Sample):
     source = EXAMPLES.read_text()
     shutil.copy(EXAMPLES, sample.root / "src/examples.py")
     lines = source.splitlines()
-    wanted = [n + 2 for n, line in enumerate(lines) if "# ruleid: unsafe-torch-load" in line]
-    spared = [n + 2 for n, line in enumerate(lines) if "# ok: unsafe-torch-load" in line]
-    found = sorted({line for _, line in places(scan(sample))})
-    assert found == wanted
+    wanted = {n + 2 for n, line in enumerate(lines) if "# ruleid: unsafe-torch-load" in line}
+    spared = {n + 2 for n, line in enumerate(lines) if "# ok: unsafe-torch-load" in line}
+    found = {line for _, line in places(scan(sample))}
+    assert sorted(lines[number - 1] for number in wanted - found) == [
+        "partial = functools.partial(torch.load, weights_only=True)",
+        "torch.load(path, **options)",
+        "torch.load(path, weights_only=flag)",
+        "torch.serialization.load(path, weights_only=not False)",
+    ]
+    assert [lines[number - 1] for number in found - wanted] == ["        return f(path)"]
     assert len(wanted) > 20
     assert len(spared) > 8
-    assert not set(found) & set(spared)
+    assert not found & spared
 
 
 def test_where_the_fast_engine_is_missing_the_default_one_is_taken_and_said(

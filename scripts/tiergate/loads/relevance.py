@@ -1,0 +1,211 @@
+"""Which files need a closer look: in the others nothing can name ``torch.load``.
+
+Each test errs on the side of looking. What a file has from another file of the repository is found
+from that file's side: ``may_import``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_LOAD = rb"(?:_legacy_|_)?load\b"
+_GAP = rb"(?:\s|\\|#[^\n]*\n)*"
+_DIRECT = re.compile(rb"\b(?:torch|serialization)\b" + _GAP + rb"\." + _GAP + _LOAD)
+_IMPORTED = re.compile(
+    rb"\bfrom\s+[\w.]*torch(?:\.serialization)?\s+import\s*(?:\([^)]*\b(?:load|_load|_legacy_load)\b"
+    rb"|[^\n(]*\b(?:load|_load|_legacy_load)\b|\*|[^\n]*\\)"
+)
+_BEFORE_DOT = re.compile(rb"(\w+|[)\]}\"'])" + _GAP + rb"\." + _GAP + rb"(?:_legacy_|_)?\Z")
+_STRING = re.compile(rb"[\"'][\w.:]*\bload[\"']")
+_BY_NAME = re.compile(
+    rb"\b(?:getattr|__dict__|vars|attrgetter|methodcaller|__getattribute__|getattr_static|reduce"
+    rb"|resolve_name|locate|setattr|globals|locals)\b|(?<![.\w])(?:eval|exec)\s*\("
+)
+# The module itself, or what may give it, as a value: not `torch.nn`, and not `import torch`.
+_VALUE = re.compile(
+    rb"\b(?:torch(?!\w)(?!\s*\.\s*(?!serialization\b)\w)|serialization|import_module|__import__"
+    rb"|importorskip|modules)\b"
+)
+_PLAIN_IMPORT = re.compile(
+    rb"\s*import\s+torch\s*(?:#.*)?|\s*from\s+torch\s+import\s+(?!.*\b(?:serialization|load)\b).*|\s*#.*"
+)
+_HANDED_ON = re.compile(
+    rb"\b(?:return|yield|lambda[^:\n]*:)\s*\(?\s*torch\b(?!\s*\.)|^[\s(\[]*torch[\s),\]]*$|,\s*torch\s*$",
+    re.MULTILINE,
+)
+# Ways to name an attribute or to run code without writing its name.
+_INDIRECT = re.compile(
+    rb"(?<![.\w])(?:eval|exec)\s*\(|\b(?:methodcaller|attrgetter|__getattribute__|getattr_static"
+    rb"|resolve_name)\b|\blocate\s*\(|\breduce\s*\(\s*getattr\b"
+)
+_COMPUTED = re.compile(
+    rb"\bgetattr\s*\(\s*(\w+)[^,\n]*,\s*(?![\"']\w+[\"']\s*[,)])|\bvars\s*\(\s*(\w+)"
+    rb"|\b(\w+)\b[\w.\"'()\[\]]*\s*\.\s*__dict__"
+)
+_LOOK_BACK = 80
+_OFTEN = frozenset({b"self", b"cls"})
+_TORCH_NAMES = frozenset(
+    {b"torch", b"serialization", b"sys", b"importlib", b"__import__", b"import_module"}
+)
+
+
+def may_load(source: bytes) -> bool:
+    """Tell whether a file may name ``torch.load``, directly or by a computed name."""
+    if b"load" in source:
+        if _DIRECT.search(source) or _IMPORTED.search(source):
+            return True
+        if _STRING.search(source) and _BY_NAME.search(source):
+            return True
+    values = _values(source)
+    if values:
+        bases = _loading(source)
+        if b"getattr" in source or b"vars" in source or b"__dict__" in source:
+            computed = _COMPUTED.finditer(source)
+            bases |= {name for match in computed for name in match.groups() if name}
+        if _HANDED_ON.search(values) and bases - _OFTEN:
+            return True
+        if any(_may_be_torch(values, base) for base in bases):
+            return True
+    return b"torch" in source and _INDIRECT.search(source) is not None
+
+
+def _loading(source: bytes) -> set[bytes]:
+    """Return what stands before ``.load``: a name, or a bracket or quote that ends there."""
+    found = set()
+    at = source.find(b"load")
+    while at >= 0:
+        start = max(0, at - _LOOK_BACK)
+        if source[at + 4 : at + 5].isalnum() or source[at + 4 : at + 5] == b"_":
+            pass
+        elif b"." in source[start:at] and (match := _BEFORE_DOT.search(source, start, at)):
+            found.add(match[1])
+        at = source.find(b"load", at + 4)
+    return found
+
+
+def _values(source: bytes) -> bytes:
+    """Return the lines in which torch itself is a value."""
+    lines = []
+    end = 0
+    for match in _VALUE.finditer(source):
+        if match.start() < end:
+            continue
+        start = source.rfind(b"\n", 0, match.start()) + 1
+        end = source.find(b"\n", match.end())
+        end = len(source) if end < 0 else end
+        line = source[start:end]
+        if not _PLAIN_IMPORT.fullmatch(line.rstrip()):
+            lines.append(line)
+    return b"\n".join(lines)
+
+
+def _may_be_torch(values: bytes, name: bytes) -> bool:
+    """Tell whether a name, or what ends in a bracket or a quote, may be the module torch."""
+    if name in _TORCH_NAMES:
+        return True
+    if not name.replace(b"_", b"a").isalnum():
+        return True
+    return name not in _OFTEN and re.search(rb"\b" + re.escape(name) + rb"\b", values) is not None
+
+
+def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:
+    """Tell whether a file may have one of a module's names from it."""
+    found = (re.escape(name.encode()) for name in sorted(names))
+    called = (
+        rb"\b(?:"
+        + b"|".join(found)
+        + rb")\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|or)\b)[A-Za-z])"
+    )
+    return re.search(called, source) is not None and _names(source, module)
+
+
+def may_rebind(source: bytes, module: str, name: str) -> bool:
+    """Tell whether a file may bind a name of a module: ``module.NAME = …``, setattr, a patch."""
+    if not _names(source, module):
+        return False
+    word = re.escape(name.encode())
+    return (
+        re.search(
+            rb"(?<!\bself)(?<!\bcls)\s*\.\s*" + word + rb"\s*(?::[^=\n]+)?(?:[-+*/|&^%@]|//)?=(?!=)"
+            rb"|(?:setattr|patch|setitem|__dict__|vars|globals)\b[^\n]*[\"'.]" + word + rb"[\"']",
+            source,
+        )
+        is not None
+    )
+
+
+def may_change(source: bytes, module: str, name: str) -> bool:
+    """Tell whether a file may reach something of a module by its name."""
+    word = re.escape(name.encode())
+    reached = rb"\.\s*" + word + rb"\b|[\"']" + word + rb"[\"']"
+    reached += rb"|\bimport\b[^\n]*\b" + word + rb"\b|^\s*" + word + rb"\s*,?\s*$|\bimport\s*\*"
+    return _names(source, module) and re.search(reached, source, re.MULTILINE) is not None
+
+
+def _names(source: bytes, module: str) -> bool:
+    """Tell whether a file may import a module: by its name, or relatively."""
+    if not module:
+        return re.search(rb"\bfrom\s+\.+\s+import\b", source) is not None
+    word = re.escape(module.encode())
+    return re.search(rb"\b" + word + rb"\b|\bfrom\s+\.+\s+import\b", source) is not None
+
+
+def rebinds_own_names(source: bytes) -> bool:
+    """Tell whether a file may bind its own names by way of a dictionary or as text."""
+    return _NAMESPACE.search(source) is not None
+
+
+_NAMESPACE = re.compile(
+    rb"\bglobals\s*\(|(?<![.\w])(?:exec|eval|vars|locals)\s*\(|\bsys\s*\.\s*modules\b|__dict__"
+)
+
+
+def passed_on(source: bytes) -> dict[str, list[tuple[int, str, str]]]:
+    """Return where a file that does not load has its names from: level, module, name there.
+
+    Under ``*`` stand the modules of which it has all names.
+    """
+    found: dict[str, list[tuple[int, str, str]]] = {}
+
+    def add(name: bytes, level: int, module: bytes, there: bytes) -> None:
+        found.setdefault(name.decode(), []).append((level, module.decode(), there.decode()))
+
+    for match in _FROM.finditer(source):
+        level, module = len(match[1]), match[2]
+        for part in re.sub(rb"#[^\n]*|[()\\]", b"", match[3]).split(b","):
+            words = part.split()
+            if words == [b"*"]:
+                add(b"*", level, module, b"")
+            elif len(words) in {1, 3}:
+                add(words[-1], level, module, words[0])
+    for match in _AS.finditer(source):
+        add(match[2], 0, match[1], b"")
+    for match in _EQUALS.finditer(source):
+        add(match[1], 0, match[2], b"")
+    return found
+
+
+def other_names_of_torch(sources: Iterable[bytes]) -> re.Pattern[bytes] | None:
+    """Return what finds a load under any other name that some file has for torch."""
+    names: set[bytes] = set()
+    for source in sources:
+        if b"torch as" in source or b"serialization as" in source:
+            names |= {match[2] for match in _AS.finditer(source)}
+        if b"= torch" in source or b"=torch" in source:
+            names |= {match[1] for match in _EQUALS.finditer(source)}
+    if not names:
+        return None
+    words = b"|".join(re.escape(name) for name in sorted(names))
+    return re.compile(rb"\b(?:" + words + rb")" + _GAP + rb"\." + _GAP + _LOAD)
+
+
+_FROM = re.compile(
+    rb"^[ \t]*from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*"
+    rb"(\([\w\s,#.]*\)|[\w \t,*]*(?:\\\r?\n[\w \t,]*)*)",
+    re.MULTILINE,
+)
+_AS = re.compile(rb"\b(torch(?:\.serialization)?)[ \t]+as[ \t]+(\w+)")
+_EQUALS = re.compile(
+    rb"^[ \t]*(\w+)[ \t]*=[ \t]*(torch(?:\.serialization)?)[ \t]*(?:[;#\r\n]|$)", re.MULTILINE
+)

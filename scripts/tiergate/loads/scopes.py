@@ -1,0 +1,177 @@
+"""Scopes, the names that belong to them, and how a dictionary's name is used."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tiergate.loads.values import Values
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_READING_METHODS = frozenset({"get", "keys", "values", "items", "copy"})
+_CHANGING_METHODS = frozenset({"setdefault", "update", "pop"})
+
+
+@dataclass(eq=False)
+class Scope:
+    """A module, a function or a class body while it is interpreted."""
+
+    node: ast.AST
+    kind: str
+    parent: Scope | None
+    locals: frozenset[str] | None = None
+    """Its own names; None until it is run."""
+    env: dict[str, Values] = field(default_factory=dict)
+    """What the names are at this point of the running code."""
+    all: dict[str, Values] = field(default_factory=dict)
+    """All that the names are ever bound to."""
+    read: set[str] = field(default_factory=set)
+    """Names of which ``all`` was asked: what is bound to them later is news."""
+    plain: bool | None = None
+    """Whether a call of the function gives what it returns."""
+    shared: set[str] = field(default_factory=set)
+    """Names that inner scopes bind as well: their order is not known."""
+    elsewhere: dict[str, Scope] = field(default_factory=dict)
+    """Names that this scope declares global or nonlocal, and whose they are."""
+    defaults: dict[str, Values] = field(default_factory=dict)
+    running: bool = False
+    stars: list[str] = field(default_factory=list)
+
+    @property
+    def module(self) -> Scope:
+        """The outermost scope."""
+        return self if self.parent is None else self.parent.module
+
+
+def statements(node: ast.AST) -> list[ast.stmt]:
+    """Return the body of a scope's node."""
+    body = getattr(node, "body", [])
+    return body if isinstance(body, list) else []
+
+
+def bound_names(node: ast.AST) -> frozenset[str]:
+    """Return the names that a scope's own code binds, those of inner scopes left out."""
+    names: set[str] = set()
+    if isinstance(node, FunctionNode):
+        arguments = node.args
+        names |= {a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+        names |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a is not None}
+    declared: set[str] = set()
+    for inner in _own(node):
+        if isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
+            names.add(inner.id)
+        elif isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(inner.name)
+        elif isinstance(inner, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in inner.names}
+        elif isinstance(inner, (ast.Global, ast.Nonlocal)):
+            declared |= set(inner.names)
+        elif isinstance(inner, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and inner.name:
+            names.add(inner.name)
+        elif isinstance(inner, ast.MatchMapping) and inner.rest:
+            names.add(inner.rest)
+    return frozenset(names - declared)
+
+
+def returns_plainly(node: ast.AST) -> bool:
+    """Tell whether a call gives what a function returns: no decorator, coroutine or generator."""
+    if isinstance(node, ast.Lambda):
+        return True
+    return (
+        isinstance(node, ast.FunctionDef)
+        and not node.decorator_list
+        and not any(isinstance(inner, (ast.Yield, ast.YieldFrom)) for inner in ast.walk(node))
+    )
+
+
+def declarations(node: ast.AST) -> Iterator[ast.Global | ast.Nonlocal]:
+    """Yield the global and nonlocal statements of a scope's own code."""
+    for inner in _own(node):
+        if isinstance(inner, (ast.Global, ast.Nonlocal)):
+            yield inner
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a scope's own code; of inner scopes only the node itself."""
+    waiting: list[ast.AST] = (
+        [node.body] if isinstance(node, ast.Lambda) else [*reversed(statements(node))]
+    )
+    while waiting:
+        inner = waiting.pop()
+        yield inner
+        if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            outside = inner.args
+            waiting += [*inner.decorator_list, *outside.defaults]
+            waiting += [d for d in outside.kw_defaults if d is not None]
+        elif isinstance(inner, ast.ClassDef):
+            waiting += [*inner.decorator_list, *inner.bases, *(k.value for k in inner.keywords)]
+        elif isinstance(inner, ast.Lambda):
+            waiting += [*inner.args.defaults, *(d for d in inner.args.kw_defaults if d is not None)]
+        elif isinstance(inner, _Comprehension):
+            # Its targets are its own; what it assigns with := is the scope's.
+            waiting += [
+                part
+                for child in ast.walk(inner)
+                if isinstance(child, ast.NamedExpr)
+                for part in (child.target,)
+            ]
+        else:
+            waiting += ast.iter_child_nodes(inner)
+
+
+@dataclass(frozen=True)
+class DictionaryUses:
+    """How names are used below a scope's node, were they dictionaries."""
+
+    escaping: frozenset[str]
+    """Handed to what may change them, or called by a name of their own."""
+    changed: frozenset[str]
+    nested: frozenset[str]
+    """Used in functions inside."""
+
+
+def dictionary_uses(scope: ast.AST) -> DictionaryUses:
+    """Say of every name below a scope's node how it is used."""
+    escaping: set[str] = set()
+    changed: set[str] = set()
+    nested: set[str] = set()
+
+    def visit(node: ast.AST, parent: ast.AST, above: ast.AST, inside: bool) -> None:
+        if isinstance(node, ast.Name):
+            if inside:
+                nested.add(node.id)
+            if isinstance(node.ctx, ast.Load):
+                use = _use(node, parent, above)
+                if use == "changes":
+                    changed.add(node.id)
+                elif use == "escapes":
+                    escaping.add(node.id)
+        enters = node is not scope and isinstance(node, (*_FUNCTIONS, ast.ClassDef))
+        for child in ast.iter_child_nodes(node):
+            visit(child, node, parent, inside or enters)
+
+    visit(scope, scope, scope, False)
+    return DictionaryUses(frozenset(escaping), frozenset(changed), frozenset(nested))
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def _use(name: ast.Name, parent: ast.AST, above: ast.AST) -> str:
+    if isinstance(parent, ast.keyword) and parent.arg is None:
+        return "reads"
+    if isinstance(parent, ast.Subscript) and parent.value is name:
+        return "reads" if isinstance(parent.ctx, ast.Load) else "changes"
+    if isinstance(parent, ast.Attribute) and isinstance(above, ast.Call) and above.func is parent:
+        if parent.attr in _READING_METHODS:
+            return "reads"
+        if parent.attr in _CHANGING_METHODS:
+            return "changes"
+    if isinstance(parent, ast.Dict) and None in parent.keys and name in parent.values:
+        spread = {id(v) for k, v in zip(parent.keys, parent.values, strict=True) if k is None}
+        return "reads" if id(name) in spread else "escapes"
+    if isinstance(parent, (ast.Compare, ast.UnaryOp)):
+        return "reads"
+    return "escapes"

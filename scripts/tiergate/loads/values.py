@@ -1,0 +1,174 @@
+"""What an expression may be, as far as it matters for ``torch.load``: sets of abstract values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LOAD = "torch.load"
+
+_MOST = 12
+_MODULES = ("torch", "torch.serialization")
+_SAME = {
+    "torch.serialization.load": LOAD,
+    "torch.load.__call__": LOAD,
+    "torch.serialization._load": "torch.serialization._load",
+}
+# Private, and pickle all the same.
+_ALWAYS_UNSAFE = frozenset({"torch.serialization._load", "torch.serialization._legacy_load"})
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Anything."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value of a built-in immutable type; the kind keeps ``True`` and ``1`` apart."""
+
+    kind: str
+    value: object
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """What can be imported under this name, a module or something in one; ``f()`` if called."""
+
+    dotted: str
+
+
+@dataclass(frozen=True)
+class Loader:
+    """``torch.load`` itself, with the place where it was named."""
+
+    line: int
+    column: int
+    sure: bool = True
+    """False where a computed attribute of ``torch`` may be anything."""
+    never_safe: bool = False
+
+
+@dataclass(frozen=True)
+class Partial:
+    """``functools.partial`` of a loader, and what it has fixed."""
+
+    function: Loader
+    positional: int
+    keywords: tuple[tuple[str, Values], ...]
+    complete: bool
+    """False where a ``**mapping`` or ``*sequence`` that is not known was given."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """A tuple or a list as it is written."""
+
+    items: tuple[Values, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dictionary of which every change is seen."""
+
+    items: tuple[tuple[str, Values], ...]
+    complete: bool = True
+    """False where it may have more keys, as ``**kwargs`` has."""
+
+    def updated(self, key: str, values: Values) -> Table:
+        """Return the table after ``table[key] = …``."""
+        return Table(
+            tuple(sorted({**dict(self.items), key: values}.items(), key=_key)), self.complete
+        )
+
+    def without(self, key: str) -> Table:
+        """Return the table after ``del table[key]``."""
+        return Table(tuple((k, v) for k, v in self.items if k != key), self.complete)
+
+
+@dataclass(frozen=True)
+class Getter:
+    """``operator.attrgetter`` (with ``call``: ``methodcaller``) of a known name."""
+
+    name: str
+    call: bool
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function or lambda of the file, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Local:
+    """A class of the file, or an instance of one: certainly not torch."""
+
+
+Value = Unknown | Constant | Symbol | Loader | Partial | Display | Table | Getter | Function | Local
+Values = frozenset[Value]
+
+UNKNOWN: Values = frozenset({Unknown()})
+NOTHING: Values = frozenset()
+
+
+def _key(item: tuple[str, Values]) -> str:
+    return item[0]
+
+
+def constant(value: object) -> Values:
+    """Return the set of one constant."""
+    return frozenset({Constant(type(value).__name__, value)})
+
+
+def symbol(dotted: str) -> Values:
+    """Return the set of one importable thing, under its usual name."""
+    if dotted.endswith(".torch"):  # a package that passes torch on
+        dotted = "torch"
+    return frozenset({Symbol(_SAME.get(dotted, dotted))})
+
+
+def is_torch(value: Value) -> bool:
+    """Tell whether a value is the module torch, or the one in which ``load`` is defined."""
+    return isinstance(value, Symbol) and value.dotted in _MODULES
+
+
+def is_load(value: Value) -> bool:
+    """Tell whether a value is torch.load, or one of the functions behind it, without a place."""
+    return isinstance(value, Symbol) and (value.dotted == LOAD or value.dotted in _ALWAYS_UNSAFE)
+
+
+def loaders(values: Values) -> list[Loader | Partial]:
+    """Return what among the values loads."""
+    return [value for value in values if isinstance(value, (Loader, Partial))]
+
+
+def exported(values: Iterable[Value]) -> Values:
+    """Return what matters of a module's value to a module that imports it."""
+    found: set[Value] = set()
+    for value in values:
+        if isinstance(value, Loader):
+            found.add(Symbol("torch.serialization._load" if value.never_safe else LOAD))
+        elif isinstance(value, Partial) or is_load(value) or is_torch(value):
+            found.add(value)
+    return frozenset(found)
+
+
+def bounded(values: Values) -> Values:
+    """Return the same or, where there are too many, what must not be lost and anything."""
+    if len(values) <= _MOST:
+        return values
+    kept = frozenset(v for v in values if isinstance(v, (Loader, Partial, Symbol)))
+    return (kept if len(kept) <= 4 * _MOST else frozenset(loaders(kept))) | UNKNOWN
+
+
+def constants(values: Values, *kinds: type) -> list[object] | None:
+    """Return the values as Python objects, or None where one is no constant of these types."""
+    names = {kind.__name__ for kind in kinds}
+    found = []
+    for value in values:
+        if not isinstance(value, Constant) or value.kind not in names:
+            return None
+        found.append(value.value)
+    return found or None

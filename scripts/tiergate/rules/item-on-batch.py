@@ -1,0 +1,31 @@
+"""What the rule must find (ruleid) and must leave alone (ok); read in every run as a canary."""
+
+import torch
+
+
+def sample(probabilities, logits):
+    chosen = torch.multinomial(probabilities, 1)
+    # ruleid: item-on-batch
+    first = chosen.item()
+    # ruleid: item-on-batch
+    second = int(chosen)
+    best = logits.argmax(dim=-1)
+    # ruleid: item-on-batch
+    third = best.item()
+    # ruleid: item-on-batch
+    fourth = float(best)
+    # ruleid: item-on-batch
+    fifth = torch.multinomial(probabilities, 1).item()
+    # ruleid: item-on-batch
+    sixth = int(logits.argmax(dim=-1))
+    # ok: item-on-batch
+    rows = chosen.tolist()
+    # ok: item-on-batch
+    one = chosen[0].item()
+    # ok: item-on-batch
+    highest = logits.argmax().item()
+    # ok: item-on-batch
+    mean = loss.mean().item()
+    # ok: item-on-batch
+    count = int(rows[0][0])
+    return first, second, third, fourth, fifth, sixth

@@ -287,7 +287,6 @@ def test_every_kind_has_the_counter_examples_that_the_documentation_lists(tree: 
             "import-error-added",
             "test-file-ignored",
             "test-deselected",
-            "module-skipped",
             "syntax-error",
             "suite-emptied",
         },
@@ -319,8 +318,24 @@ def test_every_counter_example_changes_a_copy(tree: Tree, tmp_path: Path):
                 assert not root.exists()
 
 
-def test_every_rule_has_code_that_it_must_find():
-    assert set(scans.UNSAFE) == known_rules()
+@pytest.mark.parametrize("rule", sorted(known_rules()))
+def test_code_that_a_rule_must_find_can_be_added_to_any_file(tree: Tree, rule: str):
+    gate = GATE.replace(b"rules: [unsafe-torch-load]", f"rules: [{rule}]".encode())
+    for example in kinds.generic(parse(gate).criterion("S"), tree):
+        for file, content in example.edits.items():
+            if file.endswith(".py") and example.status == "fail":
+                assert content is not None
+                compile(content, file, "exec")
+                assert content.count(b"# nosemgrep") >= (example.name == "call-suppressed")
+    assert set(scans.ALIASES) <= known_rules()
+
+
+def test_each_rule_of_a_group_is_tried(tree: Tree):
+    gate = GATE.replace(b"rules: [unsafe-torch-load]", b"rules: [unsafe-deserialization]")
+    examples = kinds.generic(parse(gate).criterion("S"), tree)
+    rules = [example.named[0] for example in examples if example.name == "call-added"]
+    assert rules == sorted(name for name in known_rules() if name.startswith("unsafe-des"))
+    assert len(rules) > 3
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,6 @@ def of_collection(parameters: collection.With, tree: Tree) -> Iterator[CounterEx
         named=(place.file,),
     )
     yield _dropped(place, "collected", tree)
-    yield _skipped_module(place, "collected")
     yield _broken_file(place, "collected")
     files = [name for path in parameters.paths for name in _test_files(path, tree)]
     yield CounterExample(

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "Judge this repository: run the criteria and decide.",
     "decide": "Put the reports of all legs together and decide.",
     "prove": "Show that every criterion can fail: try changes that must turn it red.",
+    "fix": "Mend what a criterion found, where a program can.",
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",
     "waive": "Write a waiver into the spec: a failure that is accepted until a date.",

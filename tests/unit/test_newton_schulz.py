@@ -111,7 +111,17 @@ def test_an_unknown_variant_is_an_error_that_names_the_known_ones(name: str, val
 
 
 @pytest.mark.parametrize(
-    "shape", [(512, 512), (640, 640), (641, 700), (1000, 660), (768, 768), (640, 1500)]
+    "shape",
+    [
+        (448, 448),
+        (500, 900),
+        (512, 512),
+        (640, 640),
+        (641, 700),
+        (1000, 660),
+        (768, 768),
+        (640, 1500),
+    ],
 )
 def test_large_matrices_in_blocks_have_the_bits_of_whole_products(shape: tuple[int, int]) -> None:
     matrix = gaussian(*shape)

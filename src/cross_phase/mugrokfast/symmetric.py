@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # From here up the multiplications that are saved outweigh the mirroring (measured in bfloat16).
-_MIN_ROWS = 640
+_MIN_ROWS = 448
 _BLOCK_ROWS = 4
 # Up to this many multiplications, those of a whole batch counted together, torch's CPU kernel for
 # bfloat16 is a simple one, which rounds differently, and differently again in a batch.

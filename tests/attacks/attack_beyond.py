@@ -150,24 +150,6 @@ CASES = [
         "code owners of conftest.py, and review",
     ),
     Beyond(
-        "computed-name",
-        '`getattr(torch, "lo" + "ad")`',
-        "semgrep",
-        {"src/shop/reading.py": UNSAFE.replace("torch.load", 'getattr(torch, "lo" + "ad")')},
-        REVIEW,
-    ),
-    Beyond(
-        "computed-module",
-        '`importlib.import_module("torch").load`',
-        "semgrep",
-        {
-            "src/shop/reading.py": UNSAFE.replace("import torch", "import importlib").replace(
-                "torch.load", 'importlib.import_module("torch").load'
-            )
-        },
-        REVIEW,
-    ),
-    Beyond(
         "generated-code",
         "the call stands in a text file that is executed",
         "semgrep",

@@ -36,6 +36,16 @@ def match(value):
             return v
 """
 SHEBANG = "#!/usr/bin/env python3\n"
+# The second cell is text; the first does not say what it is, and counts as code.
+NOTEBOOK = (
+    '{"cells": [{"source": ["torch.load(p)"]}, '
+    '{"cell_type": "markdown", "source": ["`torch.load(path)`"]}]}'
+)
+CONSTANT = "SAFE = True\n" + UNSAFE.replace("(path)\n", "(path, weights_only=SAFE)\n")
+IMPORTED = UNSAFE.replace("import torch", "import importlib").replace(
+    "torch.load", 'importlib.import_module("torch").load'
+)
+LATER = "\n\ndef relax():\n    global SAFE\n    SAFE = False\n"
 
 
 def _repository(path: Path) -> None:
@@ -131,9 +141,12 @@ ATTACKS = [
         "notebook",
         "the call stands in a notebook",
         "semgrep",
-        {"src/shop/reading.ipynb": '{"cells": [{"source": ["torch.load(p)"]}]}'},
-        "src/shop/reading.ipynb: .ipynb files cannot be scanned",
-        NOT_PYTHON,
+        {"src/shop/reading.ipynb": NOTEBOOK},
+        "src/shop/reading.ipynb:1",
+        Control(
+            "a notebook with a safe call, and an unsafe one in its text",
+            {"src/shop/reading.ipynb": NOTEBOOK.replace("p)", "p, weights_only=True)")},
+        ),
     ),
     Attack(
         "no-suffix",
@@ -176,6 +189,25 @@ ATTACKS = [
         NEIGHBOURS,
     ),
     Attack(
+        "computed-name",
+        '`getattr(torch, "lo" + "ad")`',
+        "semgrep",
+        {NEW: UNSAFE.replace("torch.load", 'getattr(torch, "lo" + "ad")')},
+        f"{NEW}:5",
+        Control(
+            "another computed name",
+            {NEW: UNSAFE.replace("torch.load(path)", 'getattr(torch, "float" + "32")')},
+        ),
+    ),
+    Attack(
+        "computed-module",
+        '`importlib.import_module("torch").load`',
+        "semgrep",
+        {NEW: IMPORTED},
+        f"{NEW}:5",
+        Control("another imported module", {NEW: IMPORTED.replace('"torch"', '"json"')}),
+    ),
+    Attack(
         "serialization-load",
         "`torch.serialization.load`",
         "semgrep",
@@ -195,9 +227,9 @@ ATTACKS = [
         "not-literally-true",
         "`weights_only=SAFE`, which is false by then",
         "semgrep",
-        {NEW: "SAFE = True\n" + UNSAFE.replace("(path)\n", "(path, weights_only=SAFE)\n")},
+        {NEW: CONSTANT + LATER},
         f"{NEW}:6",
-        ADDED,
+        Control("a constant that nothing makes false", {NEW: CONSTANT}),
     ),
     Attack(
         "pickle-module",

@@ -203,7 +203,7 @@ criteria:
   - id: B
     name: 7
     uses: semgrep
-    with: {rules: [nothing], paths: [src]}
+    with: {rules: [unsafe-torch-lode], paths: [src]}
     needs: [A, D]
   - uses: command
   - id: A
@@ -217,7 +217,7 @@ criteria:
         "6:20: criteria[0].with.paths[0]: '../a' is outside the repository",
         "6:27: unknown key 'colect-only' (did you mean 'collect-only'?)",
         "9:11: criteria[1].name: expected text, found the number 7 (quote it to make it text)",
-        "11:20: unknown rule 'nothing' (valid: unsafe-torch-load)",
+        "11:20: unknown rule 'unsafe-torch-lode' (did you mean 'unsafe-torch-load'?)",
         "12:16: needs 'D', which is no criterion (valid: A, B)",
         "13:5: criteria[2]: missing id",
         "14:9: duplicate id 'A', first at line 4",

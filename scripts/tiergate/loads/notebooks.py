@@ -12,6 +12,7 @@ from typing import Any
 _CODE_MAGICS = frozenset(
     {"time", "timeit", "prun", "memit", "mprun", "lprun", "pinfo", "debug", "capture", "px"}
 )
+_TEXT = ("markdown", "raw", "heading")
 _MAGIC = re.compile(r"^(\s*)(?:(?P<target>[\w.,\s\[\]\"']+?)=\s*)?%(?P<name>\w+)(?P<rest>.*)$")
 _SHELL = re.compile(r"^(\s*)(?:(?P<target>[\w.,\s]+?)=\s*)?!.*$")
 _OPTIONS = re.compile(r"^(?:\s+-\w+(?:\s+[\w.]+(?=\s))?)*\s*")
@@ -62,7 +63,7 @@ def extract(data: bytes) -> Extract | None:
             found += [(line, number) for line in part.split("\n")]
             if part.endswith("\n"):
                 found.pop()
-        if cell.get("cell_type") != "code":
+        if cell.get("cell_type") in _TEXT:
             continue
         code = [line for line, _ in found]
         for line, (_, number) in zip(_python(code), found, strict=True):

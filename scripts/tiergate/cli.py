@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ COMMANDS: Mapping[str, str] = {
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",
     "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
+    "validate": "Check specs without judging anything: for editors and pre-commit.",
     "schema": "Print the JSON schema of gate.yaml, report.json or proof.json.",
+    "completion": "Print the completion of tiergate's words for bash, zsh or fish.",
 }
 
 
@@ -71,6 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
+        if instruction := os.environ.get("_TIERGATE_COMPLETE"):
+            return _complete(instruction)
         # Not tiergate.main(): it would end a broken pipe with the exit code of a failed gate.
         words = sys.argv[1:] if arguments is None else list(arguments)
         with tiergate.make_context("tiergate", words) as context:
@@ -94,3 +99,10 @@ def run(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         click.echo("tiergate: internal error; please report it with the lines above", err=True)
         return ExitCode.NOT_EVALUATED
+
+
+def _complete(instruction: str) -> int:
+    """Answer a shell that completes a word; see ``tiergate completion``."""
+    from click.shell_completion import shell_complete  # noqa: PLC0415 - only shells ask for it
+
+    return shell_complete(tiergate, {}, "tiergate", "_TIERGATE_COMPLETE", instruction)

@@ -35,11 +35,21 @@ class Remedy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Who mends a failed criterion, and how."""
 
     task: Annotated[str, Meta(description="The task that mends it.", examples=["0.16b"])] = ""
-    owner: Annotated[str, Meta(description="Who does the task.")] = ""
-    skill: Annotated[str, Meta(description="What the owner needs to be able to do.")] = ""
-    playbook: Annotated[str, Meta(description="The procedure to follow.")] = ""
-    hint: Annotated[str, Meta(description="What to look at first.")] = ""
-    files: Annotated[list[RepositoryPath], Meta(description="The files to change.")] = []
+    owner: Annotated[str, Meta(description="Who does the task.", examples=["dev-ml"])] = ""
+    skill: Annotated[
+        str, Meta(description="What the owner needs to be able to do.", examples=["backend-dev"])
+    ] = ""
+    playbook: Annotated[
+        str, Meta(description="The procedure to follow.", examples=["simple-feature"])
+    ] = ""
+    hint: Annotated[
+        str,
+        Meta(description="What to look at first.", examples=["read the first collection error"]),
+    ] = ""
+    files: Annotated[
+        list[RepositoryPath],
+        Meta(description="The files to change.", examples=[["src/shop/prices.py"]]),
+    ] = []
 
 
 def check_repository_path(path: str) -> str | None:

@@ -33,16 +33,38 @@ from tiergate.waves import find_cycle
 from tiergate.yaml_document import Mark, Problem
 from tiergate.yaml_typed import INVALID, Reader
 
+_EXAMPLE = {
+    "id": "prices",
+    "uses": "pytest",
+    "with": {"paths": ["tests/test_prices.py"]},
+    "expect": {"passed": 2},
+}
+
 
 class CriterionEntry(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"with_": "with"}
 ):
     """One line of the gate."""
 
-    id: Annotated[Identifier, Meta(description="Names the criterion; unique in the file.")]
+    id: Annotated[
+        Identifier,
+        Meta(description="Names the criterion; unique in the file.", examples=["ISS-003"]),
+    ]
     uses: Annotated[str, Meta(description="The checker that evaluates it.", examples=["pytest"])]
-    name: Annotated[str, Meta(description="What the criterion holds, in words.")] = ""
-    with_: Annotated[Any, Meta(description="The checker's parameters.")] = None
+    name: Annotated[
+        str,
+        Meta(
+            description="What the criterion holds, in words.",
+            examples=["the optimizer keeps its behaviour"],
+        ),
+    ] = ""
+    with_: Annotated[
+        Any,
+        Meta(
+            description="The checker's parameters.",
+            examples=[{"paths": ["tests/test_optimizer.py"]}],
+        ),
+    ] = None
     expect: Annotated[
         dict[str, int | str] | None,
         Meta(
@@ -51,40 +73,69 @@ class CriterionEntry(
         ),
     ] = None
     devices: Annotated[
-        list[Device], Meta(min_length=1, description="Where it is evaluated; the CPU by default.")
+        list[Device],
+        Meta(
+            min_length=1,
+            description="Where it is evaluated; the CPU by default.",
+            examples=[["cpu", "cuda"]],
+        ),
     ] = msgspec.field(default_factory=lambda: ["cpu"])
     needs: Annotated[
-        list[Identifier], Meta(description="Criteria that must pass before this one is evaluated.")
+        list[Identifier],
+        Meta(
+            description="Criteria that must pass before this one is evaluated.",
+            examples=[["ISS-001", "ISS-003"]],
+        ),
     ] = []
     timeout: Annotated[
-        Seconds | None, Meta(description="Seconds after which it counts as an error.")
+        Seconds | None,
+        Meta(description="Seconds after which it counts as an error.", examples=[120]),
     ] = None
-    remedy: Annotated[Remedy | None, Meta(description="Who mends it when it fails, and how.")] = (
-        None
-    )
+    remedy: Annotated[
+        Remedy | None,
+        Meta(
+            description="Who mends it when it fails, and how.",
+            examples=[{"owner": "dev-ml", "hint": "read the first failure"}],
+        ),
+    ] = None
     retries: Annotated[
-        int, Meta(ge=0, le=5, description="How often failed tests are run again, by themselves.")
+        int,
+        Meta(
+            ge=0,
+            le=5,
+            description="How often failed tests are run again, by themselves.",
+            examples=[2],
+        ),
     ] = 0
     flaky: Annotated[
         Literal["fail", "warn"],
-        Meta(description="What a test means that passed only when it was run again."),
+        Meta(
+            description="What a test means that passed only when it was run again.",
+            examples=["warn"],
+        ),
     ] = "fail"
     proofs: Annotated[
         list[ProofEntry],
-        Meta(description="Changes that must turn it red, on top of those that its kind has."),
+        Meta(
+            description="Changes that must turn it red, on top of those that its kind has.",
+            examples=[[{"name": "the module is gone", "delete": "src/shop/prices.py"}]],
+        ),
     ] = []
 
 
 class FindingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which finding is waived."""
 
-    rule: Annotated[Identifier, Meta(description="The rule that found it.")]
-    path: Annotated[RepositoryPath, Meta(description="The file.")]
+    rule: Annotated[
+        Identifier, Meta(description="The rule that found it.", examples=["unsafe-torch-load"])
+    ]
+    path: Annotated[RepositoryPath, Meta(description="The file.", examples=["src/load.py"])]
     fingerprint: Annotated[
         str,
         Meta(
             pattern="^[0-9a-f]{16}$",
             description="Of rule, path and code; it survives line shifts. Reports print it.",
+            examples=["0f3a9c51d2e84b67"],
         ),
     ]
 
@@ -92,9 +143,21 @@ class FindingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WaiverEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A failure that is accepted for a while."""
 
-    criterion: Annotated[Identifier, Meta(description="The criterion that may fail.")]
-    reason: Annotated[str, Meta(min_length=1, description="Why this is acceptable for now.")]
-    owner: Annotated[str, Meta(min_length=1, description="Who sees to it that it ends.")]
+    criterion: Annotated[
+        Identifier, Meta(description="The criterion that may fail.", examples=["ISS-004"])
+    ]
+    reason: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Why this is acceptable for now.",
+            examples=["vendored; replaced with release 2.0"],
+        ),
+    ]
+    owner: Annotated[
+        str,
+        Meta(min_length=1, description="Who sees to it that it ends.", examples=["dev-security"]),
+    ]
     expires: Annotated[
         str,
         Meta(
@@ -104,10 +167,21 @@ class WaiverEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ]
     device: Annotated[
-        Device | None, Meta(description="Only the cell on this device; all cells by default.")
+        Device | None,
+        Meta(description="Only the cell on this device; all cells by default.", examples=["cuda"]),
     ] = None
     finding: Annotated[
-        FindingEntry | None, Meta(description="Only this finding; the whole verdict by default.")
+        FindingEntry | None,
+        Meta(
+            description="Only this finding; the whole verdict by default.",
+            examples=[
+                {
+                    "rule": "unsafe-torch-load",
+                    "path": "src/load.py",
+                    "fingerprint": "0f3a9c51d2e84b67",
+                }
+            ],
+        ),
     ] = None
 
 
@@ -115,10 +189,17 @@ class TierEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One tier; it is judged only when the tiers above it in the file passed."""
 
     gate: Annotated[str, Meta(min_length=1, description="The tier's name.", examples=["TIER 0"])]
-    criteria: Annotated[list[CriterionEntry], Meta(min_length=1)]
+    criteria: Annotated[
+        list[CriterionEntry],
+        Meta(min_length=1, description="The tier's criteria.", examples=[[_EXAMPLE]]),
+    ]
     next: Annotated[str, Meta(description="What a pass unlocks.", examples=["TIER 1 (M4)"])] = ""
     remedy: Annotated[
-        Remedy | None, Meta(description="The task that closes the tier when all else is mended.")
+        Remedy | None,
+        Meta(
+            description="The task that closes the tier when all else is mended.",
+            examples=[{"task": "0.20", "owner": "qa"}],
+        ),
     ] = None
 
 
@@ -128,31 +209,70 @@ class GateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     gate: Annotated[str, Meta(description="The name of the only tier.", examples=["TIER 0"])] = ""
     next: Annotated[str, Meta(description="What a pass unlocks.", examples=["TIER 1 (M4)"])] = ""
     criteria: Annotated[
-        list[CriterionEntry], Meta(description="The criteria of the only tier.")
+        list[CriterionEntry],
+        Meta(description="The criteria of the only tier.", examples=[[_EXAMPLE]]),
     ] = []
-    remedy: Annotated[Remedy | None, Meta(description="The task that closes the only tier.")] = None
+    remedy: Annotated[
+        Remedy | None,
+        Meta(
+            description="The task that closes the only tier.",
+            examples=[{"task": "0.20", "owner": "qa"}],
+        ),
+    ] = None
     tiers: Annotated[
         list[TierEntry],
-        Meta(description="Several tiers, lowest first, instead of gate, next, criteria, remedy."),
+        Meta(
+            description="Several tiers, lowest first, instead of gate, next, criteria, remedy.",
+            examples=[[{"gate": "TIER 0", "next": "TIER 1", "criteria": [_EXAMPLE]}]],
+        ),
     ] = []
     devices: Annotated[
-        list[Device], Meta(min_length=1, description="The legs: one runner judges each device.")
+        list[Device],
+        Meta(
+            min_length=1,
+            description="The legs: one runner judges each device.",
+            examples=[["cpu", "cuda"]],
+        ),
     ] = msgspec.field(default_factory=lambda: ["cpu"])
     pythonpath: Annotated[
-        list[RepositoryPath], Meta(description="Put in front of the candidate's sys.path.")
+        list[RepositoryPath],
+        Meta(description="Put in front of the candidate's sys.path.", examples=[["src", "."]]),
     ] = []
     env: Annotated[
-        dict[EnvironmentName, str], Meta(description="Environment variables of the candidate.")
+        dict[EnvironmentName, str],
+        Meta(
+            description="Environment variables of the candidate.",
+            examples=[{"HF_HUB_OFFLINE": "1"}],
+        ),
     ] = {}
     pass_env: Annotated[
         list[EnvironmentName],
-        Meta(description="Variables of the caller's environment that the candidate may see."),
+        Meta(
+            description="Variables of the caller's environment that the candidate may see.",
+            examples=[["HF_HOME"]],
+        ),
     ] = []
     timeout: Annotated[
-        Seconds, Meta(description="Seconds per criterion, where it has no timeout of its own.")
+        Seconds,
+        Meta(
+            description="Seconds per criterion, where it has no timeout of its own.", examples=[300]
+        ),
     ] = 600.0
     waivers: Annotated[
-        list[WaiverEntry], Meta(description="Failures that are accepted until a date.")
+        list[WaiverEntry],
+        Meta(
+            description="Failures that are accepted until a date.",
+            examples=[
+                [
+                    {
+                        "criterion": "ISS-004",
+                        "reason": "vendored",
+                        "owner": "dev-security",
+                        "expires": "2026-12-24",
+                    }
+                ]
+            ],
+        ),
     ] = []
 
 

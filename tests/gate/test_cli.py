@@ -2,8 +2,11 @@
 
 # ruff: noqa: E501 - a table of cases is read row by row
 
+import importlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from builders import ROOT, TWO_LEGS, all_legs, parse, report
 
 from tiergate import __version__, schema, spec, verdict
-from tiergate.cli import COMMANDS, run
+from tiergate.cli import COMMANDS, run, tiergate
 from tiergate.repository import Repository
 
 replace = msgspec.structs.replace
@@ -67,7 +70,26 @@ def test_each_command_has_help_with_an_example(name, capsys):
     assert run([name, "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"Usage: tiergate {name} ")
-    assert f"Example: tiergate {name}" in shown
+    assert re.search(rf"Examples?:\s+tiergate {name}\b", shown)
+
+
+def example_lines():
+    """Yield every command line that the help of a command shows as an example."""
+    for name in COMMANDS:
+        command = importlib.import_module(f"tiergate.commands.{name.replace('-', '_')}").command
+        for line in (command.epilog or "").replace("Example: ", "\n").splitlines():
+            if line.strip().startswith("tiergate "):
+                yield line.strip()
+
+
+@pytest.mark.parametrize("line", list(example_lines()))
+def test_each_example_is_a_command_line_that_can_be_read(line):
+    words = shlex.split(line.split(" > ")[0])
+    assert words[0] == "tiergate"
+    command = tiergate.get_command(
+        tiergate.make_context("tiergate", ["--help"], resilient_parsing=True), words[1]
+    )
+    command.make_context(words[1], words[2:]).close()
 
 
 def test_the_version_is_told(capsys):
@@ -188,6 +210,64 @@ def test_schema_prints_the_schemas(capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(schema.gate_schema()))
     assert run(["schema", "report"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(verdict.json_schema()))
+
+
+# validate
+
+
+def test_validate_lists_each_problem_at_its_place_and_goes_on(tmp_path, capsys):
+    (tmp_path / "good.yaml").write_bytes(TWO_LEGS)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("gate: T\ncriteria:\n  - {id: A, uses: comand}\n  - {id: B, use: pytest}\n")
+    missing = tmp_path / "missing.yaml"
+    assert run(["validate", str(wrong), str(missing), str(tmp_path / "good.yaml")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == f"{tmp_path}/good.yaml: valid: 3 criteria in TIER 0, on cpu, cuda\n"
+    first, second, *_, last = shown.err.splitlines()
+    assert first.startswith(f"{wrong}:3:19: unknown checker 'comand'")
+    assert second.startswith(f"{wrong}:4:")
+    assert last.startswith(f"tiergate: {missing}: cannot read the spec")
+
+
+def test_validate_takes_the_spec_of_the_current_folder(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert run(["validate"]) == 0
+    assert capsys.readouterr().out.startswith("gate.yaml: valid: ")
+
+
+# completion
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "offered"),
+    [
+        ("tiergate va", "1", ["plain,validate"]),
+        ("tiergate run --devi", "2", ["plain,--device"]),
+        ("tiergate explain ISS-00", "2", [f"plain,ISS-00{n}" for n in range(1, 6)]),
+        ("tiergate run --only coll", "3", ["plain,collection"]),
+        ("tiergate explain --spec no.yaml ISS", "4", []),
+    ],
+)
+def test_a_shell_completes_commands_options_and_ids(words, number, offered, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", number)
+    monkeypatch.setenv("_TIERGATE_COMPLETE", "bash_complete")
+    assert run([]) == 0
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_the_script_for_bash_is_one_that_bash_takes(capsys):
+    assert run(["completion", "bash"]) == 0
+    script = capsys.readouterr().out + "complete -p tiergate\n"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert "-F _tiergate_completion tiergate" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_other_scripts_ask_in_the_words_of_their_shell(shell, capsys):
+    assert run(["completion", shell]) == 0
+    assert f"_TIERGATE_COMPLETE={shell}_complete" in capsys.readouterr().out
 
 
 # plan

@@ -118,3 +118,21 @@ def test_a_report_that_lacks_a_field_is_not_valid(field):
     assert list(REPORT.iter_errors(document))
     with pytest.raises(verdict.ReportError):
         verdict.decode(msgspec.json.encode(document), "r")
+
+
+def keys():
+    """Yield each key of the schema, as its definition, its name and its own schema."""
+    for definition, about in schema.gate_schema()["$defs"].items():
+        for key, value in about.get("properties", {}).items():
+            yield definition, key, value
+
+
+@pytest.mark.parametrize(
+    ("definition", "key", "value"), list(keys()), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_every_key_is_described_with_examples_that_are_right(definition, key, value):
+    assert value.get("description"), f"{definition}.{key} has no description"
+    assert value.get("examples"), f"{definition}.{key} has no example"
+    one = Draft202012Validator({**value, "$defs": schema.gate_schema()["$defs"]})
+    for example in value["examples"]:
+        assert list(one.iter_errors(example)) == []

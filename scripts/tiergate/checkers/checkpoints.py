@@ -26,14 +26,16 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of ``checkpoints``."""
 
     paths: Annotated[
-        list[RepositoryPath], Meta(min_length=1, description="Files or folders to examine.")
+        list[RepositoryPath],
+        Meta(min_length=1, description="Files or folders to examine.", examples=[["."]]),
     ] = msgspec.field(default_factory=lambda: ["."])
     policy: Annotated[
         Literal["none", "weights-only", "scan"],
         Meta(
             description="`none`: no pickle at all; `weights-only`: only what "
             "torch.load(weights_only=True) takes; `scan`: also imports that are known to be "
-            "harmless."
+            "harmless.",
+            examples=["none"],
         ),
     ] = "weights-only"
 

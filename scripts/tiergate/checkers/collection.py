@@ -18,10 +18,15 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of ``collection``."""
 
     paths: Annotated[
-        list[RepositoryPath], Meta(min_length=1, description="Where the suite is.")
+        list[RepositoryPath],
+        Meta(min_length=1, description="Where the suite is.", examples=[["tests"]]),
     ] = msgspec.field(default_factory=lambda: ["tests"])
     args: Annotated[
-        list[str], Meta(description="Further pytest arguments, such as --import-mode=importlib.")
+        list[str],
+        Meta(
+            description="Further pytest arguments, such as --import-mode=importlib.",
+            examples=[["--import-mode=importlib"]],
+        ),
     ] = []
 
 

@@ -25,6 +25,7 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             min_length=1,
             description="Program and arguments, without a shell; `{python}` is the candidate's.",
+            examples=[["{python}", "-m", "mypy", "src"]],
         ),
     ]
 

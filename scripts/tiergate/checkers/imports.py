@@ -21,14 +21,22 @@ _DOTTED = r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"
 class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of ``imports``."""
 
-    module: Annotated[str, Meta(pattern=_DOTTED, description="The module's dotted name.")]
+    module: Annotated[
+        str,
+        Meta(pattern=_DOTTED, description="The module's dotted name.", examples=["shop.prices"]),
+    ]
     names: Annotated[
         list[Annotated[str, Meta(pattern=r"^[^\W\d]\w*$")]],
-        Meta(description="What `from module import …` must find."),
+        Meta(
+            description="What `from module import …` must find.", examples=[["total", "discount"]]
+        ),
     ] = []
     origin: Annotated[
         Literal["repository", "anywhere"],
-        Meta(description="Whether the module must be a file of the repository."),
+        Meta(
+            description="Whether the module must be a file of the repository.",
+            examples=["anywhere"],
+        ),
     ] = "repository"
 
 

@@ -50,13 +50,25 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """Parameters of ``pytest``."""
 
     paths: Annotated[
-        list[RepositoryPath], Meta(min_length=1, description="Test files, folders or node ids.")
+        list[RepositoryPath],
+        Meta(
+            min_length=1,
+            description="Test files, folders or node ids.",
+            examples=[["tests/test_prices.py"]],
+        ),
     ]
     collect_only: Annotated[
-        bool, Meta(description="Collect the tests and count them, without running them.")
+        bool,
+        Meta(
+            description="Collect the tests and count them, without running them.", examples=[True]
+        ),
     ] = False
     args: Annotated[
-        list[str], Meta(description="Further pytest arguments, such as --import-mode=importlib.")
+        list[str],
+        Meta(
+            description="Further pytest arguments, such as --import-mode=importlib.",
+            examples=[["--import-mode=importlib"]],
+        ),
     ] = []
 
 

@@ -32,9 +32,13 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             min_length=1,
             description="Program and arguments, without a shell; `{python}` is the candidate's.",
+            examples=[["./tools/check_licences.py"]],
         ),
     ]
-    parameters: Annotated[dict[str, Any], Meta(description="Given to the script as they are.")] = {}
+    parameters: Annotated[
+        dict[str, Any],
+        Meta(description="Given to the script as they are.", examples=[{"allowed": ["MIT"]}]),
+    ] = {}
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -65,17 +65,22 @@ class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ]
     paths: Annotated[
-        list[RepositoryPath], Meta(min_length=1, description="Files or folders to scan.")
+        list[RepositoryPath],
+        Meta(min_length=1, description="Files or folders to scan.", examples=[["src"]]),
     ]
     engine: Annotated[
         Literal["fast", "default"],
-        Meta(description="`fast` starts semgrep's core directly, where the installation has one."),
+        Meta(
+            description="`fast` starts semgrep's core directly, where the installation has one.",
+            examples=["default"],
+        ),
     ] = "fast"
     policy: Annotated[
         Literal["explicit", "floor-2.6"],
         Meta(
             description="`explicit`: weights_only=True at every torch.load; `floor-2.6`: it may be "
-            "left out where the project declares torch>=2.6."
+            "left out where the project declares torch>=2.6.",
+            examples=["floor-2.6"],
         ),
     ] = "explicit"
 

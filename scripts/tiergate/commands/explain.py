@@ -10,7 +10,7 @@ from tiergate.commands import options
 
 
 @click.command("explain", epilog="Example: tiergate explain ISS-003")
-@click.argument("criterion_id", metavar="ID")
+@click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
 @options.spec
 @options.repo
 @options.python

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fix", epilog="Example: tiergate fix ISS-004 --apply")
-@click.argument("criterion_id", metavar="ID")
+@click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
 @click.option("--apply", is_flag=True, help="Write the files; without it the changes are shown.")
 @options.spec
 @options.repo

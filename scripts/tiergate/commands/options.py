@@ -6,6 +6,39 @@ import sys
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
+
+
+def criterion_ids(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete a criterion's id from the spec that the command line names."""
+    del parameter
+    from tiergate import spec
+    from tiergate.errors import UserError
+
+    repo = Path(context.params.get("repo") or ".")
+    try:
+        gate = spec.load(spec_of(context.params.get("spec_path"), repo))
+    except UserError:
+        return []  # a shell has no place for the message
+    return [
+        CompletionItem(criterion.id, help=criterion.name)
+        for criterion in gate.criteria
+        if criterion.id.startswith(incomplete)
+    ]
+
+
+def examples(name: str, *lines: tuple[str, str]) -> str:
+    """Return the examples at the end of a command's help.
+
+    Args:
+        name: the command.
+        lines: what is behind ``tiergate name``, and what it does.
+    """
+    shown = [f"  {f'tiergate {name} {words}'.rstrip()}\n      {what}" for words, what in lines]
+    return "\b\nExamples:\n" + "\n".join(shown)
+
 
 spec = click.option(
     "--spec",

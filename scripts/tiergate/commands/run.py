@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which leg to judge.",
 )
-@click.option("--only", metavar="ID", multiple=True, help="Judge this criterion alone; repeatable.")
+@click.option(
+    "--only",
+    metavar="ID",
+    multiple=True,
+    shell_complete=options.criterion_ids,
+    help="Judge this criterion alone; repeatable.",
+)
 @click.option(
     "--report",
     "report_directory",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     epilog="Example: tiergate waive ISS-004 --finding src/load.py:12 --reason 'vendored, replaced "
     "by the 2.0 format' --owner dev-security --days 30",
 )
-@click.argument("criterion_id", metavar="ID")
+@click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
 @options.spec
 @options.repo
 @click.option("--reason", required=True, help="Why this is acceptable for now.")

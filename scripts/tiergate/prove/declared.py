@@ -18,31 +18,81 @@ _CHANGES = ("replace", "append", "create", "delete", "patch")
 class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Text in the place of other text."""
 
-    file: Annotated[RepositoryPath, Meta(description="The file to change.")]
-    old: Annotated[str, Meta(min_length=1, description="Must occur exactly once in the file.")]
-    new: Annotated[str, Meta(description="What stands there instead.")]
+    file: Annotated[
+        RepositoryPath, Meta(description="The file to change.", examples=["src/shop/prices.py"])
+    ]
+    old: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Must occur exactly once in the file.",
+            examples=["weights_only=True"],
+        ),
+    ]
+    new: Annotated[
+        str, Meta(description="What stands there instead.", examples=["weights_only=False"])
+    ]
 
 
 class Addition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Text at the end of a file, or a new file."""
 
-    file: Annotated[RepositoryPath, Meta(description="The file to change or to create.")]
-    text: Annotated[str, Meta(min_length=1, description="The text.")]
+    file: Annotated[
+        RepositoryPath,
+        Meta(description="The file to change or to create.", examples=["src/shop/prices.py"]),
+    ]
+    text: Annotated[
+        str, Meta(min_length=1, description="The text.", examples=["raise RuntimeError\n"])
+    ]
 
 
 class ProofEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A change of the repository that must turn the criterion red; `tiergate prove` tries it."""
 
     name: Annotated[
-        str, Meta(min_length=1, description="What the change breaks, in words; unique.")
+        str,
+        Meta(
+            min_length=1,
+            description="What the change breaks, in words; unique.",
+            examples=["the module is gone"],
+        ),
     ]
-    replace: Annotated[Replacement | None, Meta(description="Replace text in a file.")] = None
-    append: Annotated[Addition | None, Meta(description="Append text to a file.")] = None
-    create: Annotated[Addition | None, Meta(description="Create a file that is not there.")] = None
-    delete: Annotated[RepositoryPath | None, Meta(description="Delete a file.")] = None
+    replace: Annotated[
+        Replacement | None,
+        Meta(
+            description="Replace text in a file.",
+            examples=[
+                {
+                    "file": "src/shop/load.py",
+                    "old": "weights_only=True",
+                    "new": "weights_only=False",
+                }
+            ],
+        ),
+    ] = None
+    append: Annotated[
+        Addition | None,
+        Meta(
+            description="Append text to a file.",
+            examples=[{"file": "src/shop/prices.py", "text": "raise RuntimeError\n"}],
+        ),
+    ] = None
+    create: Annotated[
+        Addition | None,
+        Meta(
+            description="Create a file that is not there.",
+            examples=[{"file": "tests/test_new.py", "text": "import no_such_module\n"}],
+        ),
+    ] = None
+    delete: Annotated[
+        RepositoryPath | None, Meta(description="Delete a file.", examples=["src/shop/prices.py"])
+    ] = None
     patch: Annotated[
         RepositoryPath | None,
-        Meta(description="Apply a patch file of the repository, as `git diff` writes it."),
+        Meta(
+            description="Apply a patch file of the repository, as `git diff` writes it.",
+            examples=["tests/proofs/break_prices.patch"],
+        ),
     ] = None
     expect: Annotated[
         dict[str, int | str] | None,
@@ -53,10 +103,15 @@ class ProofEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = None
     status: Annotated[
-        Literal["fail", "error"], Meta(description="The verdict that it must lead to.")
+        Literal["fail", "error"],
+        Meta(description="The verdict that it must lead to.", examples=["error"]),
     ] = "fail"
     evidence: Annotated[
-        str, Meta(description="Text that the verdict's evidence must contain, a test id perhaps.")
+        str,
+        Meta(
+            description="Text that the verdict's evidence must contain, a test id perhaps.",
+            examples=["tests/test_prices.py::test_total"],
+        ),
     ] = ""
 
 

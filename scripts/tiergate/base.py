@@ -17,6 +17,7 @@ from tiergate.spec import Spec
 _RELEVANT_NAMES = frozenset(
     {
         ".gitattributes",
+        ".gitmodules",
         ".semgrepignore",
         "conftest.py",
         "gate.yaml",
@@ -26,6 +27,7 @@ _RELEVANT_NAMES = frozenset(
         ".pytest.ini",
         ".pytest.toml",
         "setup.cfg",
+        "setup.py",
         "sitecustomize.py",
         "tox.ini",
         "usercustomize.py",
@@ -33,6 +35,8 @@ _RELEVANT_NAMES = frozenset(
     }
 )
 _RELEVANT_FOLDERS = (".github/", "scripts/")
+# Where entry points stand that pytest loads plugins by.
+_RELEVANT_PACKAGES = frozenset({".dist-info", ".egg-info"})
 _RELEVANT_SUFFIXES = frozenset({".pth"})
 
 
@@ -100,6 +104,7 @@ def is_relevant(name: str) -> bool:
     return (
         path.name in _RELEVANT_NAMES
         or path.suffix in _RELEVANT_SUFFIXES
+        or any(folder.suffix in _RELEVANT_PACKAGES for folder in path.parents)
         or name.startswith(_RELEVANT_FOLDERS)
     )
 

@@ -1,43 +1,30 @@
 """How one spec differs from another, and which differences weaken the gate. Pure.
 
-What cannot be shown to be at least as strong counts as weaker.
+What cannot be shown to be at least as strong counts as weaker; so does a field that is not known
+here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
-import msgspec
-
-from tiergate import checkers
-from tiergate.expectation import Bound, Outcomes
-from tiergate.spec import Criterion, Spec
+from tiergate import drift_criteria
+from tiergate.spec import Spec, Tier
 from tiergate.verdict import Change
-
-# Parameters of which more is stricter.
-_GROWING = frozenset({"paths", "rules", "names"})
-# Parameters whose other value is the weaker one.
-_WEAKER_VALUE = {"collect-only": True, "origin": "anywhere"}
-_NEUTRAL = frozenset({"engine"})
+from tiergate.waivers import Waiver
 
 
 def compare(base: Spec, head: Spec) -> list[Change]:
     """Return every difference that decides what passes, from the base's spec to the head's."""
-    changes = [*_settings(base, head), *_waivers(base, head)]
-    after = {criterion.id: criterion for criterion in head.criteria}
-    tiers = {c.id: i for i, tier in enumerate(head.tiers) for c in tier.criteria}
-    for index, tier in enumerate(base.tiers):
-        for old in tier.criteria:
-            new = after.pop(old.id, None)
-            if new is None:
-                changes.append(_weaker(old.id, "criterion removed"))
-                continue
-            changes += _criterion(old, new)
-            if tiers[old.id] > index:
-                changes.append(_weaker(old.id, "moved to a later tier"))
-    changes += [Change(added, "criterion added", weakening=False) for added in after]
+    changes: list[Change] = []
+    for spec_field in fields(Spec):
+        name = spec_field.name
+        if name in SETTINGS:
+            changes += SETTINGS[name](base, head)
+        elif getattr(base, name) != getattr(head, name):
+            changes.append(_weaker(name.replace("_", "-"), "changed"))
     return changes
 
 
@@ -45,8 +32,8 @@ def deciding(base: Spec, head: Spec | None, *, allow_weakening: bool) -> Spec:
     """Return the spec that decides: the base's, with what the head strengthens.
 
     Criteria that the head adds or strengthens are taken from the head, and waivers that it removes
-    are gone; a criterion that it weakens stays as the base has it. Where weakening is allowed, the
-    head's spec decides alone. The result goes by the base's digest.
+    or shortens are so; a criterion that it weakens stays as the base has it. Where weakening is
+    allowed, the head's spec decides alone. The result goes by the base's digest.
     """
     if head is None:
         return base
@@ -67,7 +54,7 @@ def deciding(base: Spec, head: Spec | None, *, allow_weakening: bool) -> Spec:
         if rest:
             tiers.append(replace(tier, criteria=rest))
     devices = tuple(dict.fromkeys((*base.devices, *head.devices)))
-    waivers = tuple(waiver for waiver in base.waivers if waiver in head.waivers)
+    waivers = tuple(w for w in head.waivers if _is_covered(w, base.waivers))
     return replace(base, tiers=tuple(tiers), devices=devices, waivers=waivers)
 
 
@@ -81,89 +68,98 @@ def _weaker(where: str, message: str) -> Change:
     return Change(where, message, weakening=True)
 
 
-def _settings(base: Spec, head: Spec) -> Iterator[Change]:
+def _stronger(where: str, message: str) -> Change:
+    return Change(where, message, weakening=False)
+
+
+def _neutral(base: Spec, head: Spec) -> Iterator[Change]:
+    del base, head
+    yield from ()
+
+
+def _devices(base: Spec, head: Spec) -> Iterator[Change]:
     for device in base.devices:
         if device not in head.devices:
             yield _weaker("devices", f"{device} leg removed")
-    for name in ("pythonpath", "env", "pass_env"):
+    for device in head.devices:
+        if device not in base.devices:
+            yield _stronger("devices", f"{device} leg added")
+
+
+def _judged(name: str) -> Callable[[Spec, Spec], Iterator[Change]]:
+    def compared(base: Spec, head: Spec) -> Iterator[Change]:
         if getattr(base, name) != getattr(head, name):
             yield _weaker(name.replace("_", "-"), "changed: other code or settings are judged")
+
+    return compared
 
 
 def _waivers(base: Spec, head: Spec) -> Iterator[Change]:
     for waiver in head.waivers:
-        if waiver not in base.waivers:
+        if waiver in base.waivers:
+            continue
+        if _is_covered(waiver, base.waivers):
+            yield _stronger("waivers", f"narrowed: {waiver.what}, until {waiver.expires}")
+        else:
             yield _weaker("waivers", f"added: {waiver.what}, until {waiver.expires}")
     for waiver in base.waivers:
-        if waiver not in head.waivers:
-            yield Change("waivers", f"removed: {waiver.what}", weakening=False)
+        if not _is_covered(waiver, head.waivers):
+            yield _stronger("waivers", f"removed: {waiver.what}, until {waiver.expires}")
 
 
-def _criterion(old: Criterion, new: Criterion) -> Iterator[Change]:
-    if old.uses != new.uses:
-        yield _weaker(old.id, f"uses {new.uses} instead of {old.uses}")
-        return
-    for device in old.devices:
-        if device not in new.devices:
-            yield _weaker(old.id, f"no longer judged on {device}")
-    for device in new.devices:
-        if device not in old.devices:
-            yield Change(old.id, f"also judged on {device}", weakening=False)
-    if new.retries != old.retries:
-        more = new.retries > old.retries
-        yield Change(old.id, f"retries {old.retries} → {new.retries}", weakening=more)
-    if new.flaky != old.flaky:
-        yield Change(old.id, f"flaky {old.flaky} → {new.flaky}", weakening=new.flaky == "warn")
-    yield from _parameters(old, new)
-    yield from _expectation(old, new)
+def _is_covered(waiver: Waiver, by: tuple[Waiver, ...]) -> bool:
+    """Tell whether one of the waivers accepts all that this one does, as long as this one does."""
+    return any(
+        other.criterion == waiver.criterion
+        and other.device in {None, waiver.device}
+        and other.finding in {None, waiver.finding}
+        and other.expires >= waiver.expires
+        for other in by
+    )
 
 
-def _parameters(old: Criterion, new: Criterion) -> Iterator[Change]:
-    before: Mapping[str, Any] = msgspec.to_builtins(old.parameters)
-    after: Mapping[str, Any] = msgspec.to_builtins(new.parameters)
-    for key in dict.fromkeys((*before, *after)):
-        was, is_ = before.get(key), after.get(key)
-        if was == is_ or key in _NEUTRAL:
-            continue
-        if key in _GROWING and isinstance(was, list) and isinstance(is_, list):
-            for item in was:
-                if item not in is_:
-                    yield _weaker(old.id, f"{key}: {item} removed")
-            for item in is_:
-                if item not in was:
-                    yield Change(old.id, f"{key}: {item} added", weakening=False)
-        elif key in _WEAKER_VALUE:
-            yield Change(old.id, f"{key}: {was} → {is_}", weakening=is_ == _WEAKER_VALUE[key])
-        else:
-            yield _weaker(old.id, f"{key} changed")
+def _tiers(base: Spec, head: Spec) -> Iterator[Change]:
+    after = {criterion.id: criterion for criterion in head.criteria}
+    place = {c.id: i for i, tier in enumerate(head.tiers) for c in tier.criteria}
+    for index, tier in enumerate(base.tiers):
+        for old in tier.criteria:
+            new = after.pop(old.id, None)
+            if new is None:
+                yield _weaker(old.id, "criterion removed")
+                continue
+            yield from drift_criteria.compare(old, new)
+            if place[old.id] > index:
+                yield _weaker(old.id, "moved to a later tier")
+        if index < len(head.tiers):
+            yield from _tier(tier, head.tiers[index])
+    for added in after:
+        yield _stronger(added, "criterion added")
 
 
-def _expectation(old: Criterion, new: Criterion) -> Iterator[Change]:
-    outcomes = checkers.get(old.uses).outcomes(new.parameters)
-    for name in dict.fromkeys((*old.expect, *new.expect)):
-        was, is_ = old.expect.get(name), new.expect.get(name)
-        strict = name in outcomes.strict
-        if strict:  # a strict outcome that is not named must be zero
-            was, is_ = was or Bound(0), is_ or Bound(0)
-        if was != is_:
-            weaker = not _at_least_as_strong(was, is_, name, outcomes)
-            text = f"expects {name} {is_ or 'anything'} instead of {was or 'anything'}"
-            yield Change(old.id, text, weakening=weaker)
+def _tier(old: Tier, new: Tier) -> Iterator[Change]:
+    for tier_field in fields(Tier):
+        name = tier_field.name
+        if name not in OF_TIERS and getattr(old, name) != getattr(new, name):
+            yield _weaker(old.gate, f"{name.replace('_', '-')} changed")
 
 
-def _at_least_as_strong(
-    was: Bound | None, is_: Bound | None, name: str, outcomes: Outcomes
-) -> bool:
-    if is_ is None:
-        return False
-    if was is None:
-        return True
-    if outcomes.open:
-        return False
-    if name in outcomes.strict:  # fewer is better, and only an exact number bounds from above
-        return not is_.at_least and not was.at_least and is_.value <= was.value
-    if was.base or is_.base:
-        return was.at_least and not was.base and was.value == 0
-    if not was.at_least and is_.at_least:
-        return False  # an exact number also says that nothing was added unseen
-    return is_.value >= was.value
+SETTINGS: Mapping[str, Callable[[Spec, Spec], Iterator[Change]]] = {
+    "path": _neutral,
+    "digest": _neutral,
+    "base": _neutral,
+    "devices": _devices,
+    "pythonpath": _judged("pythonpath"),
+    "env": _judged("env"),
+    "pass_env": _judged("pass_env"),
+    "waivers": _waivers,
+    "tiers": _tiers,
+}
+"""What compares each field of a spec."""
+
+OF_TIERS: Mapping[str, Any] = {
+    "gate": "a label",
+    "next": "a label",
+    "remedy": "says who mends it, and decides nothing",
+    "criteria": "compared one by one, over all tiers",
+}
+"""Fields of a tier that need no comparison of their own, and why."""

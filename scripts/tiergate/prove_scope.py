@@ -38,8 +38,12 @@ def _paths(criterion: Criterion, spec: Spec) -> Iterator[str]:
             yield from (path, f"{path}.py")
     yield from criterion.remedy.files
     for proof in criterion.proofs:
-        if proof.replace is not None:
-            yield proof.replace.file
+        for change in (proof.replace, proof.append, proof.create):
+            if change is not None:
+                yield change.file
+        for path in (proof.delete, proof.patch):
+            if path is not None:
+                yield path
 
 
 def _is_below(name: str, path: str) -> bool:

@@ -24,6 +24,10 @@ criteria:
       - name: broken
         replace: {file: src/broken.py, old: a, new: b}
         expect: {failed: 1}
+      - {name: longer, append: {file: src/longer.py, text: x}}
+      - {name: another, create: {file: src/another.py, text: x}}
+      - {name: gone, delete: src/gone.py}
+      - {name: patched, patch: proofs/patched.patch}
 """)
 
 
@@ -38,11 +42,16 @@ criteria:
         (["tests/folder/deep/c.py"], {"TESTS"}),
         (["src/made.py"], {"TESTS"}),
         (["src/broken.py"], {"TESTS"}),
+        (["src/longer.py"], {"TESTS"}),
+        (["src/another.py"], {"TESTS"}),
+        (["src/gone.py"], {"TESTS"}),
+        (["proofs/patched.patch"], {"TESTS"}),
         (["tests/a.py", "src/shop/prices.py"], {"NAMES", "TESTS"}),
         (["gate.yaml"], {"NAMES", "TESTS"}),
         (["scripts/tiergate/judge.py"], {"NAMES", "TESTS"}),
         (["tests/other/conftest.py"], {"NAMES", "TESTS"}),
         (["pyproject.toml"], {"NAMES", "TESTS"}),
+        (["src/evil-1.0.dist-info/entry_points.txt"], {"NAMES", "TESTS"}),
     ],
 )
 def test_which_criteria_are_proven_again(changed, touched):

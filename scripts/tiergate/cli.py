@@ -16,6 +16,7 @@ from tiergate.errors import ExitCode, UserError
 
 COMMANDS: Mapping[str, str] = {
     "run": "Judge this repository: run the criteria and decide.",
+    "init": "Look at a repository and write its first gate, with true numbers.",
     "decide": "Put the reports of all legs together and decide.",
     "prove": "Show that every criterion can fail: try changes that must turn it red.",
     "fix": "Mend what a criterion found, where a program can.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from tiergate.yaml_text import quoted
+
 _KEY = re.compile(rb"^(waivers:)[ \t]*(?:\[\])?[ \t]*(#.*)?\r?$")
 _TOP_LEVEL = re.compile(rb"^[^\s#-]")
 _ITEM = re.compile(rb"^([ \t]*)- ")
@@ -45,19 +47,11 @@ def _item(entry: Mapping[str, object], indent: bytes) -> list[bytes]:
     texts = []
     for key, value in entry.items():
         if isinstance(value, Mapping):
-            inner = ", ".join(f"{k}: {_quoted(str(v))}" for k, v in value.items())
+            inner = ", ".join(f"{k}: {quoted(str(v))}" for k, v in value.items())
             texts.append(f"{key}: {{{inner}}}")
         else:
-            texts.append(f"{key}: {_quoted(str(value))}")
+            texts.append(f"{key}: {quoted(str(value))}")
     return [
         indent + (b"- " if number == 0 else b"  ") + text.encode()
         for number, text in enumerate(texts)
     ]
-
-
-def _quoted(text: str) -> str:
-    """Return YAML's double-quoted form, on one line whatever the text is."""
-    escaped = "".join(
-        f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08x}" for c in text
-    )
-    return f'"{escaped}"'

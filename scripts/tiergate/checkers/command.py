@@ -67,7 +67,8 @@ def observe(parameters: With, context: Context) -> Observation:
         return Observation(error=f"timed out after {context.criterion.timeout:g} s", output=output)
     if done.returncode < 0:
         return Observation(error=f"ended by {done.ending}", output=output)
-    return Observation(counts={"exit-code": done.returncode}, output=output)
+    said = f"exit code {done.returncode}"
+    return Observation(counts={"exit-code": done.returncode}, summary=said, output=output)
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:

@@ -93,6 +93,7 @@ def observe(parameters: With, context: Context) -> Observation:
             "missing": missing,
             "errors": 1 if wrong_origin else 0,
         },
+        summary="" if parameters.names else "imported",
         failures=tuple(failures),
         output=result.output,
     )

@@ -1,0 +1,282 @@
+"""``tiergate init``: a first gate for a repository that has none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tiergate.commands import options
+
+if TYPE_CHECKING:
+    from tiergate.candidate import Isolation
+    from tiergate.repository import Repository
+    from tiergate.start.gate_file import Waived
+    from tiergate.start.measure import Measured
+    from tiergate.start.survey import Survey
+    from tiergate.verdict import Verdict
+
+_MOST_FINDINGS = 25
+"""Findings that are waived one by one; of more, the whole criterion is."""
+
+
+@click.command(
+    "init",
+    epilog=options.examples(
+        "init",
+        ("--python .venv/bin/python", "look, measure, and write the files"),
+        ("--dry-run", "print the files and write none"),
+        ("--waive-failing --owner @acme/ml", "accept for 30 days what does not hold today"),
+    ),
+)
+@options.repo
+@options.python
+@click.option("--dry-run", is_flag=True, help="Print what would be written; write nothing.")
+@click.option(
+    "--owner",
+    metavar="NAME",
+    help="Who answers for the criteria and the waivers; with an @, also for CODEOWNERS.",
+)
+@click.option(
+    "--waive-failing",
+    is_flag=True,
+    help="Record a waiver for each criterion that does not hold today; needs --owner.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 90),
+    default=30,
+    show_default=True,
+    help="How long these waivers count from today, UTC.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=600,
+    show_default=True,
+    help="Seconds per criterion, now and in the spec.",
+)
+@options.isolation
+def command(
+    repo: Path,
+    python: str | None,
+    dry_run: bool,
+    owner: str | None,
+    waive_failing: bool,
+    days: int,
+    timeout: float,
+    isolation: Isolation,
+) -> int:
+    """Look at a repository, measure it, and write its first gate.
+
+    Finds packages, tests, docstring examples, calls of torch.load and model files; runs them once
+    in the candidate's interpreter for true numbers; writes gate.yaml with its JSON schema, a
+    workflow for GitHub and CODEOWNERS lines. A file that is there already is never changed.
+
+    Exits with 0 if the written gate passes at once, with 1 if a criterion does not hold today: it
+    is named, with the reason.
+    """
+    from tiergate import candidate
+    from tiergate.commands.run import cancelled_by_signals
+    from tiergate.environment import usable_cpus
+    from tiergate.errors import ExitCode, UserError
+    from tiergate.processes import Cancellation
+    from tiergate.repository import Repository
+    from tiergate.start import gate_file, measure, survey
+    from tiergate.start.drafts import drafts as drafts_of
+
+    target = repo / "gate.yaml"
+    if target.exists() and not dry_run:
+        raise UserError(
+            f"{target}: is there already, and init never overwrites; `tiergate run` judges by it, "
+            "`tiergate init --dry-run` prints what a first gate would be"
+        )
+    if waive_failing and not (owner or "").strip():
+        raise UserError("--waive-failing: say with --owner NAME who sees to it that it ends")
+    repository = Repository(repo)
+    seen = survey.survey(repository)
+    interpreter = candidate.find_python(python, repository.root)
+    with cancelled_by_signals(Cancellation()) as cancellation:
+        judged = measure.candidate_of(interpreter, repository, seen.roots, cancellation)
+        has_pytest = measure.has_pytest(judged)
+        drafts = drafts_of(seen, has_pytest=has_pytest)
+        _tell_survey(seen, repository, interpreter, has_pytest=has_pytest)
+        if not drafts:
+            raise UserError(
+                f"{repository.root}: no package, test, notebook or model file to hold; "
+                "add code first, or write gate.yaml by hand (`tiergate schema` describes it)"
+            )
+        text = gate_file.render(seen, drafts, timeout=timeout, has_pytest=has_pytest)
+        measured = measure.measure(
+            drafts,
+            text,
+            judged,
+            jobs=min(usable_cpus(), len(drafts)),
+            isolation=isolation,
+            listener=_Listener(),
+        )
+    failing = [m for m in measured if m.problem]
+    waived = _waivers(failing, (owner or "").strip(), days) if waive_failing else []
+    text = gate_file.render(
+        seen,
+        [m.draft for m in measured],
+        timeout=timeout,
+        has_pytest=has_pytest,
+        owner=owner or "",
+        waivers=waived,
+    )
+    _tell_measured(measured, waived=waive_failing)
+    _write(_files(repository, text, owner or ""), repo, dry_run=dry_run)
+    if failing and not waive_failing:
+        click.echo(
+            f"\n{len(failing)} of {len(measured)} criteria do not hold today: mend them, or run "
+            "init again with --waive-failing --owner NAME, or `tiergate waive ID`.",
+            err=True,
+        )
+        return ExitCode.FAILED
+    click.echo("\nnext: tiergate run, then commit what was written", err=True)
+    return ExitCode.PASSED
+
+
+class _Listener:
+    """Tells a person who waits what is measured."""
+
+    def started(self, cell: str) -> None:
+        """Say that a measurement began."""
+        click.echo(f"  measuring {cell.rpartition('@')[0]} …", err=True)
+
+    def progress(self, cell: str, what: str) -> None:
+        """Stay silent about single tests."""
+
+    def finished(self, verdict: Verdict) -> None:
+        """Stay silent: the numbers come together."""
+
+
+def _tell_survey(
+    seen: Survey, repository: Repository, interpreter: Path, *, has_pytest: bool
+) -> None:
+    from tiergate.start import drafts
+
+    modules = [module.name for project in seen.projects for module in project.modules]
+    tests = len(seen.test_files) + sum(len(p.unittest_only) for p in seen.projects)
+    rows = [
+        ("modules", ", ".join(modules[:6]) + (" …" if len(modules) > 6 else "") or "none"),
+        ("test files", str(tests)),
+        ("torch.load", f"called in {len(seen.loads)} of the files" if seen.loads else "no call"),
+        ("model files", str(len(seen.models))),
+        ("interpreter", str(interpreter)),
+    ]
+    for name, value in rows:
+        click.echo(f"  {name:<14} {value}", err=True)
+    if len(modules) > drafts.MOST_IMPORTS:
+        click.echo(
+            f"note: the imports of {drafts.MOST_IMPORTS} of {len(modules)} modules are held; add "
+            "the others that matter",
+            err=True,
+        )
+    if tests and not has_pytest:
+        click.echo(
+            f"note: {interpreter} has no pytest, so no test can be counted: "
+            f"{interpreter} -m pip install pytest",
+            err=True,
+        )
+    if not tests:
+        click.echo("note: no tests found; gate.yaml shows how to add them", err=True)
+    if not repository.is_git:
+        click.echo(
+            "note: not a git repository: the gate works, but cannot compare with a base; git init",
+            err=True,
+        )
+    for folder in seen.environments:
+        click.echo(
+            f"note: {folder} is a virtual environment that belongs to the repository: add it to "
+            ".gitignore",
+            err=True,
+        )
+
+
+def _tell_measured(measured: list[Measured], *, waived: bool) -> None:
+    from tiergate.render.text import one_line
+
+    click.echo("", err=True)
+    for one in measured:
+        if one.problem:
+            word = "waived" if waived else "does not hold"
+            click.echo(f"  {one.draft.id:<24} {word}: {one_line(one.problem)[:200]}", err=True)
+            for failure in one.verdict.evidence.failures[:3]:
+                said = one_line(f"{failure.id}: {failure.message}")[:160]
+                click.echo(f"    {failure.outcome}: {said}", err=True)
+            for finding in one.verdict.evidence.findings[:3]:
+                said = one_line(f"{finding.path}:{finding.line}: {finding.message}")[:160]
+                click.echo(f"    {said}", err=True)
+        else:
+            counted = one.verdict.evidence.observed
+            said = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
+            click.echo(f"  {one.draft.id:<24} holds{': ' * bool(said)}{said}", err=True)
+
+
+def _waivers(failing: list[Measured], owner: str, days: int) -> list[Waived]:
+    from datetime import datetime, timedelta, timezone
+
+    from tiergate.start.gate_file import Waived
+
+    expires = (datetime.now(timezone.utc).date() + timedelta(days=days)).isoformat()
+    made = []
+    for one in failing:
+        evidence, name = one.verdict.evidence, one.draft.id
+        findings = evidence.findings
+        if evidence.mismatches == ["findings"] and len(findings) <= _MOST_FINDINGS:
+            reason = "there when the gate was written"
+            for found in findings:
+                about = {
+                    "rule": found.rule,
+                    "path": found.path,
+                    "fingerprint": found.fingerprint,
+                }
+                made.append(Waived(name, reason, owner, expires, about))
+        else:
+            reason = f"so when the gate was written: {one.problem[:200]}"
+            made.append(Waived(name, reason, owner, expires))
+    return made
+
+
+def _files(repository: Repository, text: str, owner: str) -> dict[str, str]:
+    from tiergate import schema
+    from tiergate.start import gate_file, github_files
+
+    document = json.dumps(schema.gate_schema(), indent=1, ensure_ascii=False)
+    files = {
+        "gate.yaml": text,
+        gate_file.SCHEMA_NAME: f"{document}\n",
+        github_files.WORKFLOW: github_files.workflow(repository),
+    }
+    if owner.startswith("@"):
+        place = next(
+            (p for p in github_files.OWNERS_PLACES if (repository.root / p).exists()),
+            github_files.OWNERS_PLACES[0],
+        )
+        files[place] = github_files.owner_lines(owner, "gate.yaml")
+    return files
+
+
+def _write(files: dict[str, str], repo: Path, *, dry_run: bool) -> None:
+    """Write the files that are not there yet; print the lines for code owners that are."""
+    from tiergate.start import gate_file
+    from tiergate.verdict import write_atomically
+
+    click.echo("", err=True)
+    for name, text in files.items():
+        path = repo / name
+        if dry_run:
+            if name != gate_file.SCHEMA_NAME:
+                click.echo(f"# --- {name}\n{text}")
+        elif path.exists():
+            click.echo(f"kept {path}: it is there already", err=True)
+            if path.name == "CODEOWNERS":
+                click.echo(f"  it may want these lines:\n{text}".rstrip(), err=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text.encode())
+            click.echo(f"wrote {path}", err=True)

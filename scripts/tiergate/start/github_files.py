@@ -1,0 +1,105 @@
+"""The files that make GitHub ask the gate before a merge."""
+
+from __future__ import annotations
+
+from tiergate import __version__
+from tiergate.repository import Repository
+
+WORKFLOW = ".github/workflows/gate.yml"
+OWNERS_PLACES = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
+"""Where GitHub looks for code owners; the first one counts."""
+
+_WORKFLOW = """\
+# The gate, as one check. Make `gate` a required check of the default branch: until then it only
+# tells. The spec comes from the base branch, so that a change cannot rewrite its own criteria.
+name: gate
+
+on:
+  pull_request:
+  merge_group:
+  push:
+    branches: [main]
+
+permissions: {}
+
+concurrency:
+  group: gate-${{ github.event_name == 'pull_request' && github.ref || github.run_id }}
+  cancel-in-progress: ${{ github.event_name == 'pull_request' }}
+
+jobs:
+  gate:
+    name: gate
+    runs-on: ubuntu-24.04
+    timeout-minutes: 60
+    permissions:
+      contents: read # to check out the repository
+    env:
+      # Where the judge comes from: a release, the URL of a wheel, or git+https://… with a commit.
+      TIERGATE: "tiergate==@VERSION@"
+      BASE: ${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha }}
+    steps:
+      - name: Check out
+        uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1
+        with:
+          fetch-depth: 0 # the base is compared with
+          persist-credentials: false
+
+      - name: Set up Python
+        uses: actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97 # v7.0.0
+        with:
+          python-version: "3.11"
+
+      # An environment of its own: what the candidate installs cannot replace a part of the judge.
+      - name: Set up the judge
+        run: |
+          python -m venv "$RUNNER_TEMP/judge"
+          "$RUNNER_TEMP/judge/bin/python" -m pip install "$TIERGATE"
+
+      # What is installed may run code: its output is not read as workflow commands.
+      - name: Set up the candidate
+        run: |
+          token=$(cat /proc/sys/kernel/random/uuid)
+          trap 'echo "::$token::"' EXIT
+          echo "::stop-commands::$token"
+          python -m venv "$RUNNER_TEMP/candidate"
+          "$RUNNER_TEMP/candidate/bin/python" -m pip install @REQUIREMENTS@
+
+      - name: Judge
+        run: >-
+          "$RUNNER_TEMP/judge/bin/tiergate" run --python "$RUNNER_TEMP/candidate/bin/python"
+          ${BASE:+--base "$BASE"} --report "$RUNNER_TEMP/report" --format github
+
+      - name: Keep the report
+        if: always()
+        uses: actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f # v7.0.0
+        with:
+          name: report-cpu
+          path: ${{ runner.temp }}/report
+"""
+
+
+def workflow(repository: Repository) -> str:
+    """Return a workflow that judges pull requests, merge groups and the default branch."""
+    text = _WORKFLOW.replace("@VERSION@", __version__)
+    return text.replace("@REQUIREMENTS@", " ".join(_requirements(repository)))
+
+
+def _requirements(repository: Repository) -> list[str]:
+    """Return what pip installs for the candidate, beside pytest."""
+    files = [
+        name
+        for name in repository.files
+        if "/" not in name and name.startswith("requirements") and name.endswith(".txt")
+    ]
+    words = ["pytest", *(f"-r {name}" for name in files)]
+    if {"pyproject.toml", "setup.py"} & set(repository.files):
+        words.append("-e .")
+    return words
+
+
+def owner_lines(owner: str, spec: str) -> str:
+    """Return the lines of CODEOWNERS that have people review what judges."""
+    return (
+        "# What judges is reviewed by people who answer for it.\n"
+        f"/.github/    {owner}\n/{spec:<11} {owner}\n"
+    )

@@ -8,8 +8,9 @@ what is dangerous.
 from __future__ import annotations
 
 import shlex
+import stat
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +19,9 @@ from tiergate.checkers import Context, Observation
 from tiergate.expectation import Outcomes
 from tiergate.fields import RepositoryPath
 from tiergate.verdict import Finding
+
+if TYPE_CHECKING:
+    from tiergate.repository import Repository
 
 _SHOWN = 20
 
@@ -54,8 +58,10 @@ def problems(parameters: With) -> Iterable[tuple[tuple[str | int, ...], str]]:
 
 def observe(parameters: With, context: Context) -> Observation:
     """Look at the content of every file below the paths."""
-    from tiergate.models import policy  # noqa: PLC0415 - only where files are examined
+    from tiergate.models import canary, policy  # noqa: PLC0415 - only where files are examined
 
+    if overlooked := canary.dead(parameters.policy):
+        return Observation(error=f"the examination is not alive: it overlooks {overlooked}")
     repository = context.candidate.repository
     wrong = [f"{p}: does not exist" for p in parameters.paths if not (repository.root / p).exists()]
     findings: list[Finding] = []
@@ -63,19 +69,18 @@ def observe(parameters: With, context: Context) -> Observation:
     for name in repository.files_under(parameters.paths):
         if context.candidate.cancellation.requested:
             return Observation(error=f"cancelled: {context.candidate.cancellation.reason}")
-        path = repository.root / name
-        if repository.leaves(name):
-            wrong.append(f"{name}: a symbolic link that leaves the repository")
-        elif path.is_dir():
-            wrong.append(f"{name}: a nested repository, a submodule or a linked folder")
-        elif path.exists():
-            try:
-                matters, breaches = policy.examine(path, name, parameters.policy)
-            except OSError as error:
-                wrong.append(f"{name}: cannot be read: {error.strerror}")
-                continue
-            examined += matters
-            findings += [Finding(b.rule, name, 1, 1, b.message, b.where) for b in breaches]
+        if problem := _no_file(repository, name):
+            wrong.append(f"{name}: {problem}")
+            continue
+        try:
+            seen = policy.examine(repository.root / name, name, parameters.policy)
+        except OSError as error:
+            wrong.append(f"{name}: cannot be read: {error.strerror or error}")
+            continue
+        if seen.absent:
+            wrong.append(f"{name}: a Git LFS pointer, its content is not here: run `git lfs pull`")
+        examined += seen.model
+        findings += [Finding(b.rule, name, 1, 1, b.message, b.where) for b in seen.breaches]
     more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
     return Observation(
         error=f"not examined: {'; '.join(wrong[:_SHOWN])}{more}" if wrong else "",
@@ -83,6 +88,19 @@ def observe(parameters: With, context: Context) -> Observation:
         findings=tuple(findings),
         notes=(*wrong, f"{examined} model files examined"),
     )
+
+
+def _no_file(repository: Repository, name: str) -> str:
+    """Say why a path is nothing to read, or return an empty string."""
+    if repository.leaves(name):
+        return "a symbolic link that leaves the repository"
+    try:
+        mode = (repository.root / name).stat().st_mode
+    except OSError:
+        return "a symbolic link to nothing"
+    if stat.S_ISDIR(mode):
+        return "a nested repository, a submodule or a linked folder"
+    return "" if stat.S_ISREG(mode) else "no ordinary file"
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:

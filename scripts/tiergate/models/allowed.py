@@ -58,3 +58,31 @@ OPCODES = frozenset(
         "TUPLE1", "TUPLE2", "TUPLE3",
     }
 )  # fmt: skip
+
+_SCALARS = ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
+            "range", "slice", "str", "tuple")  # fmt: skip
+
+HARMLESS = frozenset(
+    {
+        "argparse.Namespace",
+        "collections.defaultdict",
+        "collections.deque",
+        "copyreg._reconstructor",
+        "decimal.Decimal",
+        "fractions.Fraction",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "types.SimpleNamespace",
+        *(f"builtins.{name}" for name in _SCALARS),
+        *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        *(
+            f"pathlib.{name}"
+            for name in ("PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+        ),
+    }
+)
+"""Beyond the names above: types whose construction runs nothing, for the policy ``scan``."""

@@ -1,4 +1,4 @@
-"""What a pickle imports, read from its opcodes; nothing is unpickled.
+"""The pickles that stand one after another in a stream, and what is known of what they import.
 
 The allow-list comes first: what ``weights_only=True`` would load is harmless. Of the rest
 picklescan says which imports are known to be dangerous.
@@ -6,41 +6,21 @@ picklescan says which imports are known to be dangerous.
 
 from __future__ import annotations
 
+import io
 import logging
-import pickletools
-import re
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import IO
 
-from tiergate.models import allowed
+from tiergate.models import allowed, machine
+from tiergate.models.machine import Pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of a file that torch wrote before 1.6."""
 
 _LEGACY_PICKLES = 5
-_MOST_OPCODES = 20_000_000
-_RECENT = 8
-_TEXT_IMPORT = re.compile(rb"[ci][A-Za-z_][\w.]*\r?\n[A-Za-z_][\w.]*\r?\n")
-_TEXT_STARTS = (b"(", b"c", b"]", b"}", b"V", b"S", b"I", b"F", b"L", b")")
-
-
-@dataclass
-class Pickle:
-    """One pickle of a stream."""
-
-    imports: set[str] = field(default_factory=set)
-    """``module.name``; ``?`` for what is computed on the stack."""
-    opcodes: set[str] = field(default_factory=set)
-    number: int | None = None
-    """Where it is nothing but a number, as torch's magic is."""
-    complete: bool = False
-
-    @property
-    def loads_weights_only(self) -> bool:
-        """Whether ``weights_only=True`` would take it."""
-        return self.opcodes <= allowed.OPCODES and self.imports <= allowed.GLOBALS
+_MOST_PICKLES = 100_000
 
 
 @dataclass
@@ -56,89 +36,78 @@ class Stream:
         """What all of them import."""
         return set[str]().union(*(pickle.imports for pickle in self.pickles))
 
+    @property
+    def loads_weights_only(self) -> bool:
+        """Whether ``weights_only=True`` would take all of them."""
+        return all(
+            pickle.opcodes <= allowed.OPCODES and pickle.imports <= allowed.GLOBALS
+            for pickle in self.pickles
+        )
 
-def looks_like_pickle(start: bytes) -> bool:
-    """Tell whether a file begins as a pickle does: protocol 2 and later, or an import as text."""
-    if len(start) > 1 and start[0] == 0x80 and start[1] <= 5:
-        return True
-    return start.startswith(_TEXT_STARTS) and _TEXT_IMPORT.search(start) is not None
+    @property
+    def whole(self) -> bool:
+        """Whether the first of them has an end."""
+        return bool(self.pickles) and self.pickles[0].complete
+
+    @property
+    def evident(self) -> bool:
+        """Whether these can only be pickles, whatever the file is called."""
+        return any(
+            (pickle.calls and pickle.imports)
+            or (pickle.complete and (pickle.imports or "PROTO" in pickle.opcodes))
+            for pickle in self.pickles
+        )
 
 
 def read(stream: IO[bytes]) -> Stream:
-    """Read all pickles of a stream, or the five of torch's old format and not what follows them."""
+    """Read all pickles of a stream; in torch's old format, raw tensors follow the fifth."""
     found = Stream()
-    while True:
-        at = stream.tell()
-        if not stream.read(1):
-            break
-        stream.seek(at)
-        pickle = Pickle()
-        found.pickles.append(pickle)
-        problem = _read_one(stream, pickle)
-        if problem:
-            if len(found.pickles) > 1 and not pickle.opcodes:
-                found.pickles.pop()
-                problem = f"{problem} (after the end of a pickle)"
+    while len(found.pickles) < _MOST_PICKLES:
+        try:
+            pickle, problem = machine.run(stream)
+        except EOFError:
+            return found
+        legacy = len(found.pickles) >= _LEGACY_PICKLES and found.pickles[0].number == LEGACY_MAGIC
+        if not problem:
+            found.pickles.append(pickle)
+        elif legacy and not pickle.imports:
+            return found
+        elif found.pickles and not pickle.imports:
+            found.problem = f"bytes behind the end of a pickle: {problem}"
+            return found
+        else:
+            found.pickles.append(pickle)
             found.problem = problem
-            break
-        if found.pickles[0].number == LEGACY_MAGIC and len(found.pickles) == _LEGACY_PICKLES:
-            break
+            return found
+    found.problem = f"more than {_MOST_PICKLES} pickles"
     return found
 
 
-def _read_one(stream: IO[bytes], pickle: Pickle) -> str:
-    strings: list[str] = []
-    numbers: list[int] = []
-    try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count > _MOST_OPCODES:
-                return "more opcodes than are read"
-            pickle.opcodes.add(opcode.name)
-            if isinstance(argument, str) and opcode.name not in {"GLOBAL", "INST", "PERSID"}:
-                strings.append(argument)
-                del strings[:-_RECENT]
-            elif isinstance(argument, int):
-                numbers.append(argument)
-                del numbers[:-2]
-            if opcode.name in {"GLOBAL", "INST"}:
-                module, _, name = str(argument).partition(" ")
-                pickle.imports.add(_named(module, name))
-            elif opcode.name == "STACK_GLOBAL":
-                # What is on the stack is only known by running it: any two strings may be meant.
-                pickle.imports.add(_named(strings[-2], strings[-1]) if len(strings) >= 2 else "?")
-            elif opcode.name in {"EXT1", "EXT2", "EXT4"}:
-                pickle.imports.add(f"copyreg extension {argument}")
-    except (ValueError, UnicodeDecodeError, EOFError, OverflowError, IndexError, MemoryError) as e:
-        return f"{type(e).__name__}: {str(e)[:120]}"
-    except OSError as error:
-        return f"cannot be read: {str(error)[:120]}"
-    pickle.complete = True
-    if pickle.opcodes <= {"PROTO", "LONG1", "LONG", "INT", "BININT", "BININT1", "BININT2", "STOP"}:
-        pickle.number = next((n for n in reversed(numbers) if n > 5), None)
-    return ""
+def dangerous(imports: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Return those imports that are known to be dangerous, and those known to be harmless."""
+    harmless = {name for name in imports if name in allowed.GLOBALS | allowed.HARMLESS}
+    bad = {name for name in set(imports) - harmless if _is_dangerous(name)}
+    return bad, harmless
 
 
-def _named(module: str, name: str) -> str:
-    if (module, name) in NAME_MAPPING:
-        module, name = NAME_MAPPING[module, name]
-    return f"{IMPORT_MAPPING.get(module, module)}.{name}"
-
-
-def dangerous(stream: IO[bytes]) -> tuple[set[str], set[str]]:
-    """Ask picklescan: return the imports that it knows to be dangerous, and the harmless ones."""
+@cache
+def _is_dangerous(name: str) -> bool:
+    """Ask picklescan, by a pickle that does nothing but import this."""
     # Imported only where a pickle is not plain weights; it has no types.
     from picklescan import scanner  # type: ignore[import-untyped]  # noqa: PLC0415
 
+    if name == machine.UNKNOWN or "\n" in name or not name.isprintable():
+        return False
     logging.getLogger("picklescan").setLevel(logging.CRITICAL)
-    try:
-        result = scanner.scan_pickle_bytes(stream, "", strict=False)
-    except (ValueError, TypeError, IndexError, OSError, EOFError, MemoryError) as error:
-        return {f"? (picklescan: {type(error).__name__}: {error})"}, set()
-    by_level: dict[object, set[str]] = {}
-    for found in result.globals:
-        by_level.setdefault(found.safety, set()).add(_named(found.module, found.name))
-    level = scanner.SafetyLevel
-    return by_level.get(level.Dangerous, set()), by_level.get(level.Innocuous, set())
+    parts = name.split(".")
+    for at in range(1, len(parts)):
+        # Where the module ends and a dotted name begins is not known: any of both may be meant.
+        module, attribute = ".".join(parts[:at]), ".".join(parts[at:])
+        pickle = io.BytesIO(f"c{module}\n{attribute}\n.".encode())
+        result = scanner.scan_pickle_bytes(pickle, "", strict=False)
+        if any(found.safety is scanner.SafetyLevel.Dangerous for found in result.globals):
+            return True
+    return False
 
 
 def shown(names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tiergate import checkers
-from tiergate.prove import imports, scans, suites
+from tiergate.prove import imports, model_files, scans, suites
 from tiergate.prove.counter_examples import CounterExample, Tree
 from tiergate.spec import Criterion
 
@@ -15,6 +15,7 @@ GENERIC: Mapping[str, Callable[[Any, Tree], Iterable[CounterExample]]] = {
     "pytest": suites.of_pytest,
     "collection": suites.of_collection,
     "semgrep": scans.counter_examples,
+    "checkpoints": model_files.counter_examples,
 }
 
 

@@ -19,7 +19,11 @@ from hypothesis import strategies as st
 from model_files import ModelFile, array, call, corpus, weights, zipped
 from samples import Sample
 
+from tiergate import judge
+from tiergate.checkers import checkpoints
 from tiergate.models import allowed, machine, pickles, policy, streams
+from tiergate.prove import copies, kinds
+from tiergate.prove.counter_examples import Tree
 from tiergate.verdict import Verdict
 
 
@@ -282,6 +286,30 @@ def test_nothing_to_examine_can_be_told_from_a_pass(sample: Sample):
         "expect": {"findings": 0, "examined": ">=1"},
     }
     assert sample.verdict(criterion).status == "fail"
+
+
+@pytest.mark.parametrize("paths", [["."], ["models"], ["src/shop/prices.py"]])
+def test_counter_examples_are_caught_also_where_git_ignores_such_files(
+    sample: Sample, paths: list[str]
+):
+    sample.write(".gitignore", "*.p*\n*.bin\n*.ckpt\n*.dat\n*.md\n*.safetensors\n")
+    sample.write("models/readme", "no model\n")
+    sample.commit()
+    context = sample.context({"id": "models", "uses": "checkpoints", "with": {"paths": paths}})
+    repository = context.candidate.repository
+    tree = Tree(sample.root, tuple(repository.files), context.candidate.spec)
+    examples = kinds.generic(context.criterion, tree)
+    assert len(examples) == (8 if len(paths[0]) < 9 else 1)
+    with copies.copies(repository) as made:
+        for example in examples:
+            with made.copy() as root:
+                copies.apply(root, example.edits, example.patch)
+                there = Sample(root, sample.python).context(
+                    {"id": "models", "uses": "checkpoints", "with": {"paths": paths}}
+                )
+                observed = checkpoints.observe(there.criterion.parameters, there)
+                verdict = judge.judge(there, checkpoints, observed, 0.0)
+                assert not example.objection(verdict, checkpoints.outcomes(checkpoints.With()))
 
 
 _SAVE = """

@@ -246,6 +246,7 @@ criteria:
   - {id: F, uses: pytest, with: {paths: [tests], collect-only: true}, expect: {collected: ">=1"}}
   - {id: C, uses: collection, with: {paths: [tests]}, expect: {collected: ">=2"}}
   - {id: S, uses: semgrep, with: {rules: [unsafe-torch-load], paths: [src]}}
+  - {id: M, uses: checkpoints}
   - {id: X, uses: command, with: {run: [x]}}
 """
 FILES = {
@@ -300,6 +301,16 @@ def test_every_kind_has_the_counter_examples_that_the_documentation_lists(tree: 
             "vendored",
             "syntax-error",
             "notebook-added",
+        },
+        "M": {
+            "call-added",
+            "archive-added",
+            "mislabelled",
+            "compressed",
+            "ignored-by-name",
+            "truncated",
+            "no-model",
+            "pointer",
         },
         "X": set(),
     }

@@ -106,6 +106,7 @@ def apply(root: Path, edits: Mapping[str, bytes | None], patch: bytes) -> None:
         CounterExampleError: the patch does not apply, a path leads elsewhere, or all is as before.
     """
     before = digest(root)
+    added = [n for n, content in edits.items() if content is not None and not (root / n).exists()]
     for name, content in edits.items():
         path = root / name
         if root not in Path(os.path.realpath(path)).parents or path.is_symlink():
@@ -115,6 +116,8 @@ def apply(root: Path, edits: Mapping[str, bytes | None], patch: bytes) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+    if added:
+        git(root, "add", "--force", "--", *added)  # as if committed, also what git ignores
     if patch:
         _apply_patch(root, patch)
     if digest(root) == before:

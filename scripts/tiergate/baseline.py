@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from tiergate.base import Base
-from tiergate.candidate import Candidate
 from tiergate.checkers import Context, Observation, session_records
 from tiergate.verdict import Failure, write_atomically
 
@@ -26,9 +25,12 @@ class Comparison:
     renamed: tuple[tuple[str, str], ...]
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct):
+    """The tests that a commit has for a criterion."""
+
     tests: dict[str, str]
     problem: str = ""
+    """Why they are not known."""
 
 
 class Baseline:
@@ -70,39 +72,18 @@ class Baseline:
             notes=tuple(dict.fromkeys(notes)),
         )
 
-    def _tests(self, context: Context) -> _Answer:
+    def _tests(self, context: Context) -> Answer:
         key = self._key(context)
         file = self._cache / f"{key}.json"
         try:
-            return msgspec.json.decode(file.read_bytes(), type=_Answer)
+            return msgspec.json.decode(file.read_bytes(), type=Answer)
         except (OSError, msgspec.DecodeError):
             pass  # not asked before, or not readable any more: collect
-        answer = self._collect(context)
+        answer = collect(self._base, context)
         if not answer.problem:
             self._cache.mkdir(parents=True, exist_ok=True)
             write_atomically(file, msgspec.json.encode(answer))
         return answer
-
-    def _collect(self, context: Context) -> _Answer:
-        there = replace(context, candidate=self._candidate(context.candidate), progress=_silent)
-        root = self._base.repository.root
-        paths = [
-            path
-            for path in msgspec.to_builtins(context.criterion.parameters)["paths"]
-            if (root / path.split("::")[0]).exists()
-        ]
-        if not paths:
-            return _Answer({})  # the base has no such tests yet
-        arguments = [*msgspec.to_builtins(context.criterion.parameters)["args"], "--collect-only"]
-        result, session = session_records.run_session(there, paths, arguments)
-        problem = session_records.problem_of(result, session, collect_only=True)
-        if not problem and session.counts["errors"]:
-            first = session.failures[0]
-            problem = f"{session.counts['errors']} errors, the first in {first.id}"
-        return _Answer(dict(session.bodies), problem)
-
-    def _candidate(self, candidate: Candidate) -> Candidate:
-        return replace(candidate, repository=self._base.repository)
 
     def _key(self, context: Context) -> str:
         candidate = context.candidate
@@ -116,6 +97,27 @@ class Baseline:
             repr(sorted(candidate.spec.env.items())),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def collect(base: Base, context: Context) -> Answer:
+    """Collect a criterion's tests in the base's work tree."""
+    candidate = replace(context.candidate, repository=base.repository)
+    there = replace(context, candidate=candidate, progress=_silent)
+    root = base.repository.root
+    paths = [
+        path
+        for path in msgspec.to_builtins(context.criterion.parameters)["paths"]
+        if (root / path.split("::")[0]).exists()
+    ]
+    if not paths:
+        return Answer({})  # the base has no such tests yet
+    arguments = [*msgspec.to_builtins(context.criterion.parameters)["args"], "--collect-only"]
+    result, session = session_records.run_session(there, paths, arguments)
+    problem = session_records.problem_of(result, session, collect_only=True)
+    if not problem and session.counts["errors"]:
+        first = session.failures[0]
+        problem = f"{session.counts['errors']} errors, the first in {first.id}"
+    return Answer(dict(session.bodies), problem)
 
 
 def compare(base: Tests, head: Tests) -> Comparison:

@@ -83,3 +83,10 @@ isolation = click.option(
 def spec_of(spec_path: Path | None, repo: Path) -> Path:
     """Return which spec to read."""
     return spec_path if spec_path is not None else repo / "gate.yaml"
+
+
+def line(text: str) -> str:
+    """Return text that candidate code may have written, as one harmless line."""
+    from tiergate.render.text import one_line
+
+    return one_line(text)

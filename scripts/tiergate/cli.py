@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "decide": "Put the reports of all legs together and decide.",
     "prove": "Show that every criterion can fail: try changes that must turn it red.",
     "fix": "Mend what a criterion found, where a program can.",
+    "status": "Show where each tier and criterion stands, since when, and what is open.",
     "update": "Take over new numbers of tests after a deliberate change.",
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",

@@ -1,0 +1,156 @@
+"""``tiergate status``: where each tier and criterion stands, and since when."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tiergate.commands import options
+
+if TYPE_CHECKING:
+    from tiergate.spec import Criterion, Spec
+    from tiergate.verdict import Report
+
+_MOST_COMMITS = 500
+"""Commits of the spec that are read, the newest first."""
+
+
+@click.command(
+    "status",
+    epilog=options.examples(
+        "status",
+        ("", "what the last run on this machine recorded"),
+        ("--report reports/ --write STATUS.md", "a table in a file, from the reports of all legs"),
+        ("--format json", "for programs"),
+    ),
+)
+@options.spec
+@options.repo
+@click.option(
+    "--report",
+    "report_paths",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PATH",
+    help="A report, or a folder with reports, of this or of earlier commits; repeatable.  "
+    "[default: .tiergate of the repository]",
+)
+@click.option(
+    "--write",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the table between the two markers of this file, which is made if it is missing.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+)
+def command(
+    spec_path: Path | None,
+    repo: Path,
+    report_paths: tuple[Path, ...],
+    target: Path | None,
+    output_format: str,
+) -> int:
+    """Show where each tier and criterion stands, since when, and what is to be done.
+
+    Nothing is judged: the state comes from recorded reports under the spec as it is now, the
+    commit since which a criterion holds from all reports that are given and from the table that
+    --write wrote before. What is not recorded is unknown. The status decides nothing and exits
+    with 0 whatever it shows; `tiergate decide` is the gate.
+    """
+    import msgspec
+
+    from tiergate import progress, spec
+    from tiergate.errors import ExitCode
+    from tiergate.render import progress as render
+    from tiergate.verdict import write_atomically
+
+    gate = spec.load(options.spec_of(spec_path, repo))
+    before = target.read_text(encoding="utf-8") if target is not None and target.exists() else ""
+    found = progress.progress(
+        gate,
+        _reports(report_paths, repo),
+        earlier=render.recorded(before),
+        defined=_defined(gate, repo),
+        today=_today(),
+    )
+    if target is not None:
+        after = render.between_markers(before, render.markdown(found), str(target))
+        if after != before:
+            write_atomically(target, after.encode())
+        click.echo(f"{target}: {'written' if after != before else 'up to date'}", err=True)
+    if output_format == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+    elif output_format == "markdown":
+        click.echo(render.markdown(found).strip())
+    elif target is None:
+        click.echo(render.text(found))
+    return ExitCode.PASSED
+
+
+def _reports(paths: tuple[Path, ...], repo: Path) -> list[Report]:
+    from tiergate import verdict
+    from tiergate.errors import UserError
+
+    if not paths:
+        path = repo / ".tiergate" / verdict.REPORT_NAME
+        return [verdict.read(path)] if path.exists() else []
+    reports = []
+    for path in paths:
+        files = sorted(path.rglob(verdict.REPORT_NAME)) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"--report {path}: no {verdict.REPORT_NAME} in it")
+        reports += [verdict.read(file) for file in files]
+    return reports
+
+
+def _defined(gate: Spec, repo: Path) -> dict[str, str]:
+    """Return the commit since which each criterion is as it is now, from git's history."""
+    from tiergate import spec
+    from tiergate.errors import UserError
+    from tiergate.repository import Repository, git
+
+    repository = Repository(repo)
+    path = gate.path.resolve()
+    if not repository.is_git or repository.root not in path.parents:
+        return {}
+    name = path.relative_to(repository.root).as_posix()
+    log = git(repository.root, "log", f"-{_MOST_COMMITS}", "--format=%H", "--", f"./{name}")
+    now = {criterion.id: _meaning(criterion) for criterion in gate.criteria}
+    defined: dict[str, str] = {}
+    open_ = set(now)
+    for commit in log.decode().split():
+        try:
+            data = git(repository.root, "show", f"{commit}:./{name}")
+            then = {c.id: _meaning(c) for c in spec.parse(data, gate.path).criteria}
+        except UserError:
+            break  # it was not there, or not valid, or of another version: no more is known
+        open_ = {name for name in open_ if then.get(name) == now[name]}
+        defined |= dict.fromkeys(open_, commit)
+        if not open_:
+            break
+    return defined
+
+
+def _meaning(criterion: Criterion) -> object:
+    """Return what decides about a criterion: not its name, its remedy or its place."""
+    return (
+        criterion.uses,
+        criterion.parameters,
+        dict(criterion.expect),
+        criterion.devices,
+        criterion.retries,
+        criterion.flaky,
+    )
+
+
+def _today() -> date:
+    return datetime.now(timezone.utc).date()

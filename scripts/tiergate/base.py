@@ -92,7 +92,8 @@ def judge_relevant_changes(head: Repository, commit: str) -> list[str]:
 
 def changed_files(head: Repository, commit: str) -> list[str]:
     """Return the files that differ from the base, removed and untracked ones included; sorted."""
-    changed = git(head.root, "diff", "--name-only", "--relative", "-z", commit, "--", ".")
+    options = ("--name-only", "--no-renames", "--ignore-submodules=none", "--relative", "-z")
+    changed = git(head.root, "diff", *options, commit, "--", ".")
     untracked = git(head.root, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
     names = {name.decode(errors="replace") for name in (changed + untracked).split(b"\0") if name}
     return sorted(names)

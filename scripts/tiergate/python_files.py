@@ -77,6 +77,7 @@ def inventory(paths: Sequence[str], repository: Repository) -> Inventory:
     for path in paths:
         if not (repository.root / path).exists():
             found.unreadable.append(f"{path}: does not exist")
+    found.unreadable += repository.twins(list(paths))
     for name in repository.files_under(list(paths)):
         if not name.isprintable():
             found.unreadable.append(f"{name!a}: such a name cannot be passed on safely")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import unicodedata
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +14,18 @@ from tiergate.errors import NotEvaluatedError
 from tiergate.verdict import Source
 
 _GIT_ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+# What a repository's own settings could make git overlook, or run.
+_GIT_SETTINGS = [
+    word
+    for setting in (
+        "core.hooksPath=/dev/null",
+        "core.fsmonitor=false",
+        "core.untrackedCache=false",
+        "diff.ignoreSubmodules=none",
+        "status.showUntrackedFiles=normal",
+    )
+    for word in ("-c", setting)
+]
 _SKIPPED_WITHOUT_GIT = frozenset({".git", ".hg", ".tiergate", "__pycache__", "node_modules"})
 
 
@@ -60,6 +73,21 @@ class Repository:
         folders = tuple(f"{path}/" for path in wanted)
         return [name for name in self.files if name in wanted or name.startswith(folders)]
 
+    def twins(self, paths: list[str]) -> list[str]:
+        """Say which files at or below ``paths`` have a twin, whose name differs only in case.
+
+        Where the file system does not tell them apart, only one of them is there.
+        """
+        known: dict[str, list[str]] = {}
+        for name in self.files:
+            known.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+        judged = set(self.files_under(paths))
+        return [
+            f"{' and '.join(names)} differ only in case: some file systems keep only one of them"
+            for names in known.values()
+            if len(names) > 1 and judged.intersection(names)
+        ]
+
     def leaves(self, path: str) -> bool:
         """Tell whether ``path``, symbolic links followed, leads out of the repository."""
         real = Path(os.path.realpath(self.root / path))  # unlike resolve(), it bears a loop
@@ -73,7 +101,9 @@ class Repository:
             commit = git(self.root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
         except NotEvaluatedError:
             commit = ""  # a repository without a first commit
-        dirty = bool(git(self.root, "status", "--porcelain", "-z", "--", "."))
+        dirty = bool(
+            git(self.root, "status", "--porcelain", "--ignore-submodules=none", "-z", "--", ".")
+        )
         return Source(commit=commit, tree=self._digest(), dirty=dirty)
 
     def _digest(self) -> str:
@@ -139,7 +169,7 @@ def git(root: Path, *arguments: str) -> bytes:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-c", "core.hooksPath=/dev/null", *arguments],
+            ["git", *_GIT_SETTINGS, *arguments],
             cwd=root,
             env={**environment, **_GIT_ENVIRONMENT},
             stdin=subprocess.DEVNULL,

@@ -73,6 +73,34 @@ CASES = [
         PROVE,
     ),
     Beyond(
+        "unasked-future",
+        "the assertion fails in a thread pool, and nobody asks for the result",
+        "tests",
+        {
+            **BROKEN,
+            PRICES: (
+                ASSERTION,
+                "    from concurrent.futures import ThreadPoolExecutor\n\n    def check():\n    "
+                + ASSERTION
+                + "\n    with ThreadPoolExecutor() as pool:\n        pool.submit(check)\n",
+            ),
+        },
+        PROVE,
+    ),
+    Beyond(
+        "only-warned",
+        "a test warns, or logs, where it should fail",
+        "tests",
+        {
+            **BROKEN,
+            PRICES: (
+                ASSERTION,
+                "    import warnings\n    if total([1, 2]) != 3:\n        warnings.warn('wrong')\n",
+            ),
+        },
+        PROVE,
+    ),
+    Beyond(
         "patched-target",
         "a conftest replaces the function that is tested",
         "tests",

@@ -129,6 +129,14 @@ ATTACKS = [
         OPTIONAL,
     ),
     Attack(
+        "ellipsis",
+        "the names are `...`",
+        "imports",
+        {PACKAGE: "total = discount = ...\n"},
+        "'total' is Ellipsis",
+        LAZY,
+    ),
+    Attack(
         "getattr",
         "a module-level `__getattr__` answers None for every name",
         "imports",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import attack_bodies
 import attack_collection
+import attack_elsewhere
 import attack_imports
 import attack_outcomes
 import attack_process
@@ -12,6 +14,8 @@ from attack_case import Attack, Control
 SECTIONS: dict[str, list[Attack]] = {
     "What a test's outcome says": attack_outcomes.ATTACKS,
     "Which tests there are": attack_collection.ATTACKS,
+    "What a test's body is": attack_bodies.ATTACKS,
+    "What comes from elsewhere": attack_elsewhere.ATTACKS,
     "How the process ends": attack_process.ATTACKS,
     "What imports": attack_imports.ATTACKS,
     "What semgrep finds": attack_semgrep.ATTACKS,

@@ -156,11 +156,14 @@ class Sample:
     def verdict(
         self, criterion: Mapping[str, Any], progress: Callable[[str], None] = lambda _: None
     ) -> Verdict:
-        """Evaluate and judge one criterion in this process."""
-        context = self.context(criterion, progress)
-        checker = checkers.get(context.criterion.uses)
-        observation = checker.observe(context.criterion.parameters, context)
-        return judge.judge(context, checker, observation, 0.0)
+        """Evaluate and judge one criterion in this process, when it is the only one of the gate."""
+        return _judged(self.context(criterion, progress))
+
+    def judged(self, criterion_id: str) -> Verdict:
+        """Evaluate and judge one criterion of gate.yaml in this process."""
+        candidate = self.candidate()
+        criterion = candidate.spec.criterion(criterion_id)
+        return _judged(Context(criterion, candidate, "cpu", lambda _: None))
 
     def shell(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Paste a command into a shell at the repository's root."""
@@ -203,6 +206,12 @@ class Sample:
     def verdicts(self) -> dict[str, Verdict]:
         """Return the verdicts of the last run by criterion."""
         return {found.criterion: found for found in self.report().verdicts}
+
+
+def _judged(context: Context) -> Verdict:
+    checker = checkers.get(context.criterion.uses)
+    observation = checker.observe(context.criterion.parameters, context)
+    return judge.judge(context, checker, observation, 0.0)
 
 
 def caller_environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import pytest
 from samples import ROOT, Sample, copy_of_this_repository
 
 from tiergate import spec
+from tiergate.candidate import warmed
+from tiergate.verdict import Evidence
+from tiergate.warm import WarmInterpreter
 
 UTILITIES = (
     "get_model_size",
@@ -115,10 +118,18 @@ def untouched(tmp_path_factory: pytest.TempPathFactory, candidate_python: Path) 
     return copy_of_this_repository(tmp_path_factory.mktemp("untouched") / "copy", candidate_python)
 
 
+@pytest.fixture(scope="module")
+def interpreter(untouched: Sample) -> Iterator[WarmInterpreter]:
+    """What ``tiergate run`` starts for each run, here once for all."""
+    with warmed(untouched.candidate(), "cpu", "fork") as candidate:
+        assert candidate.warm is not None
+        yield candidate.warm
+
+
 @pytest.fixture
-def copy(untouched: Sample, tmp_path: Path) -> Sample:
+def copy(untouched: Sample, interpreter: WarmInterpreter, tmp_path: Path) -> Sample:
     shutil.copytree(untouched.root, tmp_path / "copy", symlinks=True)
-    return Sample(tmp_path / "copy", untouched.python)
+    return Sample(tmp_path / "copy", untouched.python, warm=interpreter)
 
 
 def apply(broken: Break, sample: Sample) -> None:
@@ -147,20 +158,24 @@ def test_every_criterion_has_its_break():
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
 def test_break_turns_its_criterion_red(copy: Sample, broken: Break):
     apply(broken, copy)
-    done = copy.run("--only", broken.criterion, "--jobs", "2")  # one thread each
-    assert done.returncode == 1, done.stdout + done.stderr
-    (verdict,) = copy.report().verdicts
-    assert (verdict.criterion, verdict.status) == (broken.criterion, "fail")
+    verdict = copy.judged(broken.criterion)
+    assert verdict.status == "fail", verdict
     observed = verdict.evidence.observed
     expected = dict(broken.observed)
     assert {name: observed.get(name) for name in expected} == expected
     unexpected = set(observed) - set(expected) - {"collected", "scanned", "warnings"}
     assert unexpected == set()
-    check_evidence(broken, copy)
+    check_evidence(broken, verdict.evidence)
 
 
-def check_evidence(broken: Break, copy: Sample) -> None:
-    evidence = copy.report().verdicts[0].evidence
+def test_break_fails_the_gate(copy: Sample):
+    apply(BREAKS[0], copy)
+    done = copy.run("--only", BREAKS[0].criterion)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert [(v.criterion, v.status) for v in copy.report().verdicts] == [("ISS-001", "fail")]
+
+
+def check_evidence(broken: Break, evidence: Evidence) -> None:
     if broken.criterion == "ISS-001":
         named = {failure.id.removeprefix("cross_phase.utils.") for failure in evidence.failures}
         assert named == set(UTILITIES)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from samples import Sample
 
+from tiergate import base
 from tiergate.errors import NotEvaluatedError
 from tiergate.repository import Repository
 from tiergate.verdict import Source
@@ -214,3 +215,32 @@ def test_leaving_follows_links_wherever_they_lead(sample: Sample, tmp_path: Path
     assert not repository.leaves("loop")
     assert repository.leaves("outside/x.py")
     assert repository.leaves("../x.py")
+
+
+def test_files_whose_names_differ_only_in_case_are_twins(sample: Sample):
+    sample.write("tests/Test_Prices.py", "")
+    sample.write("docs/A.md", "")
+    sample.write("docs/a.md", "")
+    repository = Repository(sample.root)
+    (said,) = repository.twins(["tests"])
+    assert said.startswith("tests/Test_Prices.py and tests/test_prices.py differ only in case")
+    assert len(repository.twins(["."])) == 2
+    assert repository.twins(["src"]) == []
+
+
+def test_settings_of_the_repository_hide_no_change(sample: Sample):
+    sample.git("config", "status.showUntrackedFiles", "no")
+    sample.git("config", "core.fsmonitor", "true")
+    sample.write("tests/conftest.py", "")
+    assert Repository(sample.root).source().dirty
+    assert base.changed_files(Repository(sample.root), "HEAD") == ["tests/conftest.py"]
+
+
+def test_a_submodule_that_asks_not_to_be_looked_at_is_a_change(sample: Sample):
+    sample.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},src/more")
+    sample.write(
+        ".gitmodules", '[submodule "more"]\n\tpath = src/more\n\turl = x\n\tignore = all\n'
+    )
+    sample.commit()
+    sample.git("update-index", "--cacheinfo", f"160000,{'2' * 40},src/more")
+    assert "src/more" in base.changed_files(Repository(sample.root), "HEAD")

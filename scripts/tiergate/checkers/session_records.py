@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import posixpath
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -66,7 +67,9 @@ def run_session(
         },
         on_record,
     )
-    return result, read_session(result)
+    session = read_session(result)
+    doubt_foreign(session, paths)
+    return result, session
 
 
 def read_session(result: ProbeResult) -> Session:
@@ -91,11 +94,30 @@ def read_session(result: ProbeResult) -> Session:
     for phases in tests.values():
         _count_test(session, phases)
     if result.of("selected"):
+        added = list((Counter(session.selected) - Counter(session.collected)).elements())
+        session.counts["suspect"] += len(added)
+        for test in added:
+            _add_failure(session, "suspect", {"id": test, "message": "run, but never collected"})
         dropped = list((Counter(session.collected) - Counter(session.selected)).elements())
         session.counts["deselected"] = len(dropped)
         for test in dropped:
             _add_failure(session, "deselected", {"id": test, "message": "collected, but dropped"})
     return session
+
+
+def doubt_foreign(session: Session, paths: Iterable[str]) -> None:
+    """Doubt the tests that were collected from elsewhere than ``paths``: they must not count."""
+    wanted = [posixpath.normpath(path) for path in paths]
+    for test in session.collected:
+        if not any(_is_at(test, path) for path in wanted):
+            message = f"collected from outside of {', '.join(wanted)}"
+            session.counts["suspect"] += 1
+            _add_failure(session, "suspect", {"id": test, "message": message})
+
+
+def _is_at(test: str, path: str) -> bool:
+    """Tell whether a test's id lies at, or below, a path or another id."""
+    return path in {".", test} or test.startswith((f"{path}/", f"{path}::", f"{path}["))
 
 
 def _read_collection(session: Session, record: Record) -> None:
@@ -275,6 +297,8 @@ def absent(context: Context, paths: list[str]) -> Observation | None:
     files = [path.split("::")[0] for path in paths]
     if escaping := [path for path in files if repository.leaves(path)]:
         return Observation(error=f"a symbolic link leads out of the repository: {escaping[0]}")
+    if twins := repository.twins(files):
+        return Observation(error=twins[0])
     missing = [path for path in files if not (repository.root / path).exists()]
     if not missing:
         return None

@@ -12,6 +12,8 @@ from .ownership import Ownership
 from .records import Channel
 from .text import clip
 
+_PLACEHOLDERS = (None, Ellipsis, NotImplemented)
+
 
 def run(job: dict[str, Any], channel: Channel) -> int:
     """Import ``job["module"]`` as ``from module import name`` would, name by name."""
@@ -44,9 +46,9 @@ def _problem(module: ModuleType, module_name: str, name: str) -> str | None:
     except BaseException as error:  # noqa: BLE001 - a module's __getattr__ may raise anything
         return f"{type(error).__name__}: {error}"
     else:
-        return (
-            f"{name!r} is None, which stands for what could not be had" if value is None else None
-        )
+        if any(value is placeholder for placeholder in _PLACEHOLDERS):
+            return f"{name!r} is {value}, which stands for what could not be had"
+        return None
     try:
         importlib.import_module(module_name + "." + name)
     except BaseException as error:  # noqa: BLE001 - as above

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import sources, standins, written
 from .body import digest
+from .compiled import Compiled
 from .ownership import Ownership, code_of
 from .records import Channel
 from .text import clip
@@ -71,6 +72,7 @@ class Recorder:
         self._witness = Witness(owned, self._doubt)
         self._search = pythonpath or [str(Path(owned.root, "src")), owned.root]
         self._chosen = {arg.split("::")[0] for arg in arguments if "::" in arg}
+        self._compiled = Compiled()
         self._files: dict[str, written.Found] = {}
         self._names = written.Names((), ())
         self._visited: set[str] = set()
@@ -107,7 +109,7 @@ class Recorder:
         names = item.nodeid.split("[")[0].split("::")[1:]
         self._file(path).names.add(tuple(names))
         code = code_of(item.obj)
-        if code is not None:
+        if code is not None and not self._compiled.is_foreign(code):
             self._file(self._owned.relative(code.co_filename)).lines.add(code.co_firstlineno)
 
     def _file(self, path: str) -> written.Found:

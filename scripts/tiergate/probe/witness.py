@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,13 @@ _DECIDING = frozenset(
         "pytest_runtestloop",
     }
 )
-_LATE = ("unittest.case:TestCase", "numpy.testing", "torch.testing")
+_LATE = (
+    "unittest.case:TestCase",
+    "unittest.mock:NonCallableMock",
+    "math",
+    "numpy.testing",
+    "torch.testing",
+)
 """Where tests have their assertions from, and what is not loaded yet when a session starts."""
 
 
@@ -58,6 +65,7 @@ class Witness:
         self._helpers = {label: dict(vars(holder)) for label, holder in _holders()}
         self._next_thread_hook: Any = None
         self._next_unraisable_hook: Any = None
+        self._log_filter = self._logged
         self._thread_hook = self._thread_failed
         self._unraisable_hook = self._unraisable
 
@@ -174,6 +182,15 @@ class Witness:
             path, line = self._owned.place(item.obj)
             self._doubt("suspect", item.nodeid, "another function was put in its place", path, line)
         self._check_helpers()
+        self._check_tracing()
+
+    def _check_tracing(self) -> None:
+        """Doubt a function of the repository that is called within tests, and can steer them."""
+        for name, function in (("trace", sys.gettrace()), ("profile", sys.getprofile())):
+            if function is not None and self._owned.function(function):
+                path, line = self._owned.place(function)
+                message = f"a {name} function of the repository steps through the tests"
+                self._doubt("suspect", self._running, message, path, line)
 
     def _check_helpers(self) -> None:
         """Doubt what tests assert with where it is not what it was; look at the rest only once."""
@@ -203,9 +220,21 @@ class Witness:
             self._next_unraisable_hook = sys.unraisablehook
             sys.unraisablehook = self._unraisable_hook
 
+        # What event loops say of tasks that failed and that nobody waited for.
+        logger = logging.getLogger("asyncio")
+        if self._log_filter not in logger.filters:
+            logger.addFilter(self._log_filter)
+
+    def _logged(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and record.levelno >= logging.ERROR:
+            self._outside("a task that nobody waited for", error)
+        return True
+
     def _thread_failed(self, failed: Any) -> None:
-        if failed.exc_type is not SystemExit:
-            self._outside("a thread", failed.exc_value or failed.exc_type())
+        error = failed.exc_value or failed.exc_type()
+        if not isinstance(error, SystemExit) or error.code not in {None, 0}:
+            self._outside("a thread", error)
         self._next_thread_hook(failed)
 
     def _unraisable(self, failed: Any) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import encodings
 import fnmatch
+import importlib.util
+import io
+import tokenize
 from dataclasses import dataclass, field
+from encodings import aliases
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -62,11 +67,56 @@ def doubts(source: bytes, names: Names, found: Found) -> list[Doubt]:
         SyntaxError, ValueError: the source does not parse.
     """
     tree = ast.parse(source)
-    return [*_uncollected(tree.body, (), names, found), *_vacuous(tree, names)]
+    own = {path for path, node in _tests(tree.body, (), names) if _is_own(node, found)}
+    return [
+        *_encoded(source),
+        *_uncollected(tree.body, (), names, found, own),
+        *_vacuous(tree, names),
+    ]
+
+
+_TRANSPARENT = bytes(range(128)) + rb"\x41\u0041\n+AAo-~{!!~}"
+
+
+def _encoded(source: bytes) -> Iterator[Doubt]:
+    """Doubt a source in an encoding in which it does not say what a reader sees."""
+    encoding, lines = tokenize.detect_encoding(io.BytesIO(source).readline)
+    name = encodings.normalize_encoding(encoding).lower()
+    name = aliases.aliases.get(name, name)
+    try:
+        standard = importlib.util.find_spec(f"encodings.{name}") is not None
+        plain = standard and _TRANSPARENT.decode(name) == _TRANSPARENT.decode("ascii")
+    except (ImportError, LookupError, ValueError):
+        plain = False
+    if not plain:
+        message = f"declares the encoding {encoding}, in which ASCII is not what it seems"
+        yield Doubt("suspect", "", len(lines), message)
+
+
+def _tests(
+    body: Sequence[ast.stmt], scope: tuple[str, ...], names: Names
+) -> Iterator[tuple[tuple[str, ...], ast.stmt]]:
+    """Yield the test functions of a file and its classes, each with its path."""
+    for node in body:
+        if names.function(node):
+            yield (*scope, node.name), node  # type: ignore[attr-defined]
+        elif isinstance(node, ast.ClassDef) and names.holder(node):
+            yield from _tests(node.body, (*scope, node.name), names)
+        for block in _blocks(node):
+            yield from _tests(block, scope, names)
+
+
+def _is_own(node: ast.stmt, found: Found) -> bool:
+    """Tell whether a test's own code was collected, or perhaps what a decorator made of it."""
+    return _first_line(node) in found.lines or bool(getattr(node, "decorator_list", ()))
 
 
 def _uncollected(
-    body: Sequence[ast.stmt], scope: tuple[str, ...], names: Names, found: Found
+    body: Sequence[ast.stmt],
+    scope: tuple[str, ...],
+    names: Names,
+    found: Found,
+    own: Collection[tuple[str, ...]],
 ) -> Iterator[Doubt]:
     tests = [node for node in body if names.function(node) or names.holder(node)]
     last = {node.name: node for node in tests}  # type: ignore[attr-defined]
@@ -79,7 +129,8 @@ def _uncollected(
             message = f"{label} is defined again at line {line}: this one never runs"
             yield Doubt("shadowed", label, node.lineno, message)
         elif isinstance(node, ast.ClassDef):
-            inner = list(_uncollected(node.body, path, names, found))
+            inside = {path, *own} if node.decorator_list or node.keywords else own
+            inner = list(_uncollected(node.body, path, names, found, inside))
             never = [doubt for doubt in inner if doubt.outcome == "suspect"]
             if never and not any(name[: len(path)] == path for name in found.names):
                 yield Doubt("suspect", label, node.lineno, f"{label} was never collected")
@@ -87,9 +138,12 @@ def _uncollected(
                 yield from inner
         elif _first_line(node) not in found.lines and path not in found.names:
             yield Doubt("suspect", label, node.lineno, f"{label} was never collected")
+        elif not any(path[:length] in own for length in range(1, len(path) + 1)):
+            message = f"{label} was collected with another body than the one that stands here"
+            yield Doubt("suspect", label, node.lineno, message)
     for node in body:
         for block in _blocks(node):
-            yield from _uncollected(block, scope, names, found)
+            yield from _uncollected(block, scope, names, found, own)
 
 
 def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:

@@ -237,6 +237,7 @@ def test_settings_of_the_repository_hide_no_change(sample: Sample):
 
 
 def test_a_submodule_that_asks_not_to_be_looked_at_is_a_change(sample: Sample):
+    (sample.root / "src/more").mkdir()
     sample.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},src/more")
     sample.write(
         ".gitmodules", '[submodule "more"]\n\tpath = src/more\n\turl = x\n\tignore = all\n'

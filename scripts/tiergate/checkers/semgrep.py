@@ -19,7 +19,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -400,14 +400,14 @@ def _to_scan(
     rules: list[str], inventory: Inventory, kept: _Caches, seen: _Semgrep
 ) -> list[PythonFile]:
     """Return the files that can match and were not scanned before; take over what was."""
-    patterns = [re.compile(pattern.encode()) for rule in rules if (pattern := _mentions(rule))]
+    may_match = [_prefilter(rule) for rule in rules]
     new = []
     for file in inventory.files.values():
-        if len(patterns) == len(rules) and not any(p.search(file.source) for p in patterns):
-            continue
         known = kept.scan.get(file.digest)
         if known is not None:
             seen.found += msgspec.convert(known, list[_Found])
+        elif not any(matches(file.source) for matches in may_match):
+            kept.scan.put(file.digest, [])
         elif _is_text(file.source):
             # What is no text breaks semgrep's own output; the compiler names such a file.
             new.append(file)
@@ -501,10 +501,14 @@ def _default_engine() -> Path:
     return Path(sys.executable).parent / "semgrep"
 
 
-def _mentions(rule: str) -> str:
-    """Return the pattern of bytes without which a file cannot match a rule."""
-    match = _MENTIONS.search((RULES / f"{rule}.yaml").read_text(encoding="utf-8"))
-    return match[1] if match else ""
+def _prefilter(rule: str) -> Callable[[bytes], object]:
+    """Return what is false of a file's bytes only where the file cannot match a rule."""
+    if rule == RESOLVED:
+        from tiergate.loads import relevance  # noqa: PLC0415 - only where it scans
+
+        return relevance.may_match
+    (mentions,) = _MENTIONS.findall((RULES / f"{rule}.yaml").read_text(encoding="utf-8"))
+    return re.compile(mentions.encode()).search
 
 
 def _together(

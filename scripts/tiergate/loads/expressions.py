@@ -6,7 +6,7 @@ import ast
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tiergate.loads import folding
 from tiergate.loads.calls import SAFE, Arguments, Judgement, Policy, judge
@@ -57,8 +57,9 @@ _TRANSPARENT = frozenset({"builtins.staticmethod", "builtins.classmethod"})
 _LOOKING = frozenset(
     {
         "builtins.callable", "builtins.hasattr", "builtins.id", "builtins.isinstance",
-        "builtins.print", "builtins.repr", "builtins.str", "builtins.type", "inspect.getdoc",
-        "inspect.getsource", "inspect.signature",
+        "builtins.print", "builtins.repr", "builtins.str", "builtins.type",
+        "functools.update_wrapper", "functools.wraps", "inspect.getdoc", "inspect.getsource",
+        "inspect.signature",
     }
 )  # fmt: skip
 # Functions that call what they are given with the arguments behind it.
@@ -73,6 +74,14 @@ _CALLERS = frozenset(
 )
 _PARTIALS = frozenset({"functools.partial", "functools.partialmethod"})
 _MAPS = frozenset({"builtins.map", "itertools.starmap"})
+# What a function, or a partial of one, is made of: to reach for it is not only to look.
+_INSIDE = frozenset(
+    {
+        "__call__", "__code__", "__defaults__", "__dict__", "__get__", "__globals__",
+        "__kwdefaults__", "__reduce__", "__setstate__", "__wrapped__", "args", "func", "keywords",
+    }
+)  # fmt: skip
+_MAPPING_READS = frozenset({"__getitem__", "get", "pop", "setdefault"})
 _PATH_WORDS = ("path", "file", "ckpt", "checkpoint", ".pt", ".bin", "pkl")
 _SEVERITY = {"safe": 0, "unproven": 1, "unsafe": 2}
 _MOST_ALTERNATIVES = 16
@@ -96,7 +105,8 @@ class Proof:
     origin: Place
     name: str
     kind: str
-    """``constant``: nobody may bind it; ``reached``: nobody may name it at all."""
+    """``constant``: nobody may bind it; ``reached``: nobody may name it at all; ``own``: this
+    file does not bind it by way of its namespace."""
 
 
 class Expressions:
@@ -125,6 +135,8 @@ class Expressions:
         self._attributes: dict[str, Values] = {}
         self._logs: list[dict[str, set[Value]]] = []
         self._uses: dict[int, DictionaryUses] = {}
+        self._methods: dict[type[ast.AST], Callable[[Any, Any], Any] | None] = {}
+        self._texts: dict[tuple[str, str], ast.Module | ast.Expression] = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -146,6 +158,9 @@ class Expressions:
     def _execute(self, body: list[ast.stmt]) -> None:
         raise NotImplementedError
 
+    def _store_attribute(self, name: str, values: Values) -> None:
+        raise NotImplementedError
+
     # Names
 
     def _bind(self, name: str, values: Values) -> None:
@@ -153,7 +168,7 @@ class Expressions:
         if scope is not self._scope:
             scope.shared.add(name)
         if any(isinstance(value, Table) for value in values) and not self._tracked(scope, name):
-            values = frozenset(v for v in values if not isinstance(v, Table)) | UNKNOWN
+            values = loose(values)
         values = bounded(values)
         if any(is_load(value) for value in values):
             self._load_names.add(name)
@@ -174,11 +189,11 @@ class Expressions:
             uses = self._uses[id(scope.node)] = dictionary_uses(scope.node)
         if name in uses.escaping:
             return False
-        return name not in uses.changed or (scope.kind == "function" and name not in uses.nested)
+        return name not in uses.changed or (scope.kind != "class" and name not in uses.nested)
 
     def _of_name(self, node: ast.Name) -> Values:
         values = self._read(node.id)
-        if Unknown() in values and node.id == "torch":
+        if node.id == "torch" and any(_may_be_any_module(value) for value in values):
             values |= symbol("torch")
         return self._placed(values, node)
 
@@ -189,7 +204,7 @@ class Expressions:
             if scope.kind != "class" or scope is self._scope:
                 found = self._in_scope(scope, name)
                 if found is not None:
-                    if scope.parent is None and not scope.running:
+                    if scope.parent is None:
                         self._relied.add(name)
                     return found
             scope = scope.parent
@@ -232,12 +247,15 @@ class Expressions:
             node: the expression.
             held: whether the caller follows the result; torch.load that nobody follows escapes.
         """
-        method = getattr(self, f"_of_{type(node).__name__.lower()}", None)
+        kind = type(node)
+        if kind not in self._methods:
+            self._methods[kind] = getattr(type(self), f"_of_{kind.__name__.lower()}", None)
+        method = self._methods[kind]
         if method is None:
             self._children(node)
             return UNKNOWN
-        values: Values = bounded(method(node))
-        if not held:
+        values: Values = bounded(method(self, node))
+        if not held and values is not UNKNOWN:
             self._escape(node, values)
         return values
 
@@ -266,7 +284,7 @@ class Expressions:
         return found if constants(found, bool) else UNKNOWN | found
 
     def _of_namedexpr(self, node: ast.NamedExpr) -> Values:
-        values = self._evaluate(node.value, held=True)
+        values = loose(self._evaluate(node.value, held=True))
         self._bind(node.target.id, values)
         return values
 
@@ -400,8 +418,10 @@ class Expressions:
         for value in base:
             if isinstance(value, Symbol):
                 found |= self._dotted(f"{value.dotted}.{name}")
+                if value.dotted.endswith("()"):
+                    found |= self._attributes.get(name, NOTHING)
             elif isinstance(value, (Loader, Partial)):
-                found |= frozenset({value}) if name in {"__call__", "func"} else UNKNOWN
+                found |= self._inside(value, name)
             elif isinstance(value, Constant):
                 found |= UNKNOWN
             else:
@@ -409,6 +429,28 @@ class Expressions:
                 if name == "torch" and isinstance(value, Unknown):
                     found |= symbol("torch")
         return found or UNKNOWN
+
+    def _inside(self, value: Loader | Partial, name: str) -> Values:
+        """Return an attribute of torch.load, or of a partial of it."""
+        if name == "__call__":
+            return frozenset({value})
+        if name == "func" and isinstance(value, Partial):
+            return frozenset({value.function})
+        if name not in _INSIDE:
+            self._looked_at([frozenset({value})])
+        elif isinstance(value, Partial):
+            place = (value.function.line, value.function.column)
+            self._bad.add(place)
+            self._findings.setdefault(
+                place,
+                Finding(
+                    place,
+                    "unproven",
+                    f"what this partial has fixed may be changed through its {name!r}; write "
+                    "weights_only=True at the call",
+                ),
+            )
+        return UNKNOWN
 
     def _dotted(self, dotted: str) -> Values:
         if dotted.startswith("torch.") or dotted.endswith(".torch"):
@@ -422,6 +464,8 @@ class Expressions:
             key: object = self._slice(node.slice)
         else:
             key = _only(self._evaluate(node.slice))
+        if key is None and symbol("torch.__dict__") <= base:
+            return frozenset({Loader(node.lineno, node.col_offset, sure=False)})
         return self._placed(self._item(base, key), node)
 
     def _slice(self, node: ast.Slice) -> object:
@@ -528,6 +572,9 @@ class Expressions:
             self._evaluate(a, held=first_held and index == 0) for index, a in enumerate(node.args)
         ]
         keywords = [(k.arg, self._evaluate(k.value)) for k in node.keywords]
+        for name, values in keywords:
+            if name is not None and any(is_torch(value) for value in values):
+                self._store_attribute(name, values)
         relied, self._relied = self._relied, outer | self._relied
         given = _Given(node, arguments, keywords)
         found = NOTHING
@@ -580,9 +627,13 @@ class Expressions:
             for name in relied:
                 values = module.all.get(name, NOTHING)
                 if any(isinstance(v, Table) for v in values):
-                    self._proofs.add(Proof(origin, name, "reached"))
+                    kind = "reached"
                 elif constants(values, bool):
-                    self._proofs.add(Proof(origin, name, "constant"))
+                    kind = "constant"
+                else:
+                    continue
+                # What runs at once is changed by nobody else in between, but perhaps by this file.
+                self._proofs.add(Proof(origin, name, "own" if module.running else kind))
 
     def _call_symbol(self, dotted: str, given: _Given, relied: set[str]) -> Values:
         first = given.first
@@ -591,6 +642,9 @@ class Expressions:
             follow = Expressions._getattr
         if follow is not None:
             return follow(self, dotted, given)
+        owner, _, method = dotted.rpartition(".")
+        if _is_namespace(owner):
+            return self._call_namespace(owner, method, given)
         if dotted in _MAPS | _CALLERS:
             self._call_through(dotted, given, relied)
             return UNKNOWN
@@ -629,6 +683,19 @@ class Expressions:
             symbol(f"{v.dotted}.__dict__") if isinstance(v, Symbol) else UNKNOWN
             for v in given.first
         )
+
+    def _call_namespace(self, owner: str, method: str, given: _Given) -> Values:
+        """``torch.__dict__.get(…)``, ``vars(torch).update(…)``, ``sys.modules.get(…)``."""
+        if method in _MAPPING_READS:
+            found = self._item(symbol(owner), _only(given.first))
+            return self._placed(found.union(*given.values[1:]), given.node)
+        if method == "update" and owner.endswith(".__dict__"):
+            base = symbol(owner.removesuffix(".__dict__"))
+            for value in given.table():
+                new = dict(value.items).get("load") if isinstance(value, Table) else UNKNOWN
+                if new is not None:
+                    self._replaced(given.node, base, "load", new)
+        return UNKNOWN
 
     def _dict_call(self, dotted: str, given: _Given) -> Values:
         del dotted
@@ -695,7 +762,16 @@ class Expressions:
     def _imported(self, dotted: str, given: _Given) -> Values:
         del dotted
         found = constants(given.first, str)
-        return _union(self._dotted(str(name)) for name in found) if found else UNKNOWN
+        package = _only(given.values[1]) if len(given.values) > 1 else None
+        if found is None:
+            return UNKNOWN
+        names = [
+            f"{package}.{str(name).lstrip('.')}"
+            if str(name).startswith(".") and isinstance(package, str)
+            else str(name)
+            for name in found
+        ]
+        return _union(self._dotted(name) for name in names)
 
     def _getattr(self, dotted: str, given: _Given) -> Values:
         if dotted.endswith(".__getattribute__") and dotted not in _GETTERS:
@@ -765,17 +841,30 @@ class Expressions:
         text = _only(given.first)
         if not isinstance(text, str):
             return UNKNOWN
-        outer, self._at = self._at, self._at or (given.node.lineno, given.node.col_offset)
         try:
-            if dotted == "builtins.eval":
-                return self._evaluate(ast.parse(text.strip(), mode="eval").body, held=True)
-            tree = ast.parse(text)
-            self._execute(tree.body)
+            tree = self._parsed(text.strip(" \t"), dotted)
         except (SyntaxError, ValueError):
             return UNKNOWN  # it fails when it is run
+        outer, self._at = self._at, self._at or (given.node.lineno, given.node.col_offset)
+        try:
+            if isinstance(tree, ast.Expression):
+                return self._evaluate(tree.body, held=True)
+            self._execute(tree.body)
         finally:
             self._at = outer
         return UNKNOWN
+
+    def _parsed(self, text: str, dotted: str) -> ast.Module | ast.Expression:
+        """Parse a text once: rounds know its functions by their nodes."""
+        if (text, dotted) not in self._texts:
+            self._texts[text, dotted] = (
+                ast.parse(text, mode="eval") if dotted == "builtins.eval" else ast.parse(text)
+            )
+        return self._texts[text, dotted]
+
+    def _compiled(self, dotted: str, given: _Given) -> Values:
+        del dotted
+        return given.first or UNKNOWN
 
     def _replaced(self, node: ast.expr, base: Values, name: str, values: Values) -> None:
         """Say that torch.load itself is replaced, unless by something that is safe."""
@@ -801,6 +890,7 @@ class Expressions:
         **dict.fromkeys(_PARTIALS, _partial),
         **dict.fromkeys(("operator.attrgetter", "operator.methodcaller"), _getter),
         **dict.fromkeys(("builtins.eval", "builtins.exec"), _run_text),
+        "builtins.compile": _compiled,
         "builtins.dict": _dict_call,
         "builtins.setattr": _setattr,
         "builtins.vars": _vars,
@@ -894,6 +984,28 @@ def _union(parts: Iterable[Values]) -> Values:
     for part in parts:
         found |= part
     return found
+
+
+def loose(values: Values) -> Values:
+    """Return the same without dictionaries: under another name each could be changed unseen."""
+    found = values
+    for value in values:
+        if isinstance(value, Table):
+            modules = frozenset(v for _, item in value.items for v in item if is_torch(v))
+            found = (found - {value}) | UNKNOWN
+            found |= frozenset({Display((modules,))}) if modules else NOTHING
+    return found
+
+
+def _may_be_any_module(value: Value) -> bool:
+    """Tell whether what is called torch may be it: unknown, or what an unknown function gave."""
+    if isinstance(value, Symbol):
+        return value.dotted.endswith("()") and value.dotted != "types.SimpleNamespace()"
+    return isinstance(value, Unknown)
+
+
+def _is_namespace(dotted: str) -> bool:
+    return dotted in _NAMESPACES or dotted == "sys.modules" or dotted.endswith(".__dict__")
 
 
 def _only(values: Values) -> object:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tiergate.loads.calls import Policy
-from tiergate.loads.expressions import Expressions, Finding, Place, Proof, unpacked
+from tiergate.loads.expressions import Expressions, Finding, Place, Proof, loose, unpacked
 from tiergate.loads.scopes import FunctionNode, Scope, bound_names, declarations, returns_plainly
 from tiergate.loads.values import (
     NOTHING,
@@ -57,6 +57,9 @@ _HOT = (
     (b"attrgetter", rb"attrgetter"),
     (b"__getattribute__", rb"__getattribute__"),
     (b"getattr_static", rb"getattr_static"),
+    (b"return", rb"\breturn\s*\(?\s*(?:torch|serialization)\b(?![ \t]*\.)"),
+    (b"import_module", rb"import_module"),
+    (b"__import__", rb"__import__"),
     (b"resolve_name", rb"resolve_name"),
     (b"locate", rb"\blocate\b"),
 )
@@ -108,11 +111,15 @@ class Interpreter(Expressions):
         self._ends: list[int] = []
         self._hot: list[int] = []
         """Numbers of the lines for whose sake a function is interpreted."""
+        self._lines: dict[bytes, frozenset[int]] = {}
+        """Where a pattern matches."""
         self._exports = exports
         self._absolute = absolute
         self._scopes: dict[int, Scope] = {}
         self._queue: list[tuple[FunctionNode, Scope]] = []
         self._stored: dict[Place, str] = {}
+        self._within_text: dict[int, Place] = {}
+        """Functions defined in what eval or exec is given, and where that is."""
 
     def run(self) -> Result:
         """Interpret, and say what the last round found."""
@@ -193,8 +200,14 @@ class Interpreter(Expressions):
         patterns += [rb"\b" + re.escape(word) + rb"\b" for word in words]
         if not self._ends:
             self._ends = [match.start() for match in _LINE_END.finditer(self._source)]
-        starts = {match.start() for hot in patterns for match in re.finditer(hot, source)}
-        return sorted({bisect.bisect_left(self._ends, start) + 1 for start in starts})
+        hot: set[int] = set()
+        for pattern in patterns:
+            if pattern not in self._lines:
+                starts = (match.start() for match in re.finditer(pattern, source))
+                found = {bisect.bisect_left(self._ends, start) + 1 for start in starts}
+                self._lines[pattern] = frozenset(found)
+            hot |= self._lines[pattern]
+        return sorted(hot)
 
     def _leads_to_load(self, values: Values) -> bool:
         return any(
@@ -205,6 +218,8 @@ class Interpreter(Expressions):
         )
 
     def _is_hot(self, node: FunctionNode) -> bool:
+        if id(node) in self._within_text:
+            return True
         end = node.end_lineno or node.lineno
         at = bisect.bisect_left(self._hot, node.lineno)
         return at < len(self._hot) and self._hot[at] <= end
@@ -227,6 +242,8 @@ class Interpreter(Expressions):
         for parameter, default in pairs:
             scope.defaults[parameter.arg] = self._evaluate(default)
         self._queue.append((node, scope))
+        if self._at is not None:
+            self._within_text[id(node)] = self._at
         return frozenset({function})
 
     def _new_scope(self, node: FunctionNode | ast.ClassDef, kind: str) -> Scope:
@@ -259,6 +276,7 @@ class Interpreter(Expressions):
 
     def _run_function(self, node: FunctionNode, scope: Scope) -> None:
         self._enter(scope)
+        self._at = self._within_text.get(id(node))
         self._scope, self._live = scope, True
         scope.env, scope.running = {}, True
         arguments = node.args
@@ -274,7 +292,7 @@ class Interpreter(Expressions):
             self._execute(node.body)
             if self._live:
                 self._return(scope, constant(None))
-        scope.running = False
+        scope.running, self._at = False, None
 
     def _return(self, scope: Scope, values: Values) -> None:
         node = scope.node
@@ -305,9 +323,9 @@ class Interpreter(Expressions):
 
     def _store_attribute(self, name: str, values: Values) -> None:
         """Remember torch.load under an attribute's name, whosever attribute it is."""
-        found = frozenset(loaders(values))
-        if not found:
-            return
+        found = frozenset(v for v in values if isinstance(v, (Loader, Partial)) or is_torch(v))
+        if not found or (name == "torch" and not loaders(values)):
+            return  # an attribute of that name is torch already
         for value in loaders(values):
             function = value.function if isinstance(value, Partial) else value
             self._stored[function.line, function.column] = name
@@ -320,9 +338,12 @@ class Interpreter(Expressions):
 
     def _execute(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
-            method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
+            kind = type(statement)
+            if kind not in self._methods:
+                self._methods[kind] = getattr(type(self), f"_do_{kind.__name__.lower()}", None)
+            method = self._methods[kind]
             if method is not None:
-                method(statement)
+                method(self, statement)
             else:
                 self._children(statement)
 
@@ -337,6 +358,8 @@ class Interpreter(Expressions):
             return
         held = all(isinstance(target, (ast.Name, ast.Attribute)) for target in node.targets)
         values = self._evaluate(node.value, held=held)
+        if len(node.targets) > 1:
+            values = loose(values)
         for target in node.targets:
             self._assign(target, values, node)
 
@@ -459,10 +482,18 @@ class Interpreter(Expressions):
         for alias in node.names:
             if alias.name == "*":
                 self._module.stars.append(module)
+                if module not in {"torch", "torch.serialization"}:
+                    self._overwritten()
                 for name, values in self._exports(module).items():
                     self._bind(name, values)
             else:
                 self._bind(alias.asname or alias.name, self._dotted(f"{module}.{alias.name}"))
+
+    def _overwritten(self) -> None:
+        """What a name was bound to before ``from module import *`` may be lost."""
+        for name, values in list(self._scope.env.items()):
+            if any(isinstance(value, (Constant, Table)) for value in values):
+                self._bind(name, loose(values) | UNKNOWN)
 
     # Control flow
 
@@ -512,8 +543,8 @@ class Interpreter(Expressions):
             bound = self._logged(once)
             joined = _joined(env, bound)
             self._scope.env, self._live = dict(joined), live
-            if joined == env:
-                break
+            if all(env.get(name, UNKNOWN) == values for name, values in joined.items()):
+                break  # to read a name before it is bound gives anything as well
             env = joined
         else:
             self._scope.env = {n: v | UNKNOWN if n in bound else v for n, v in env.items()}

@@ -58,7 +58,11 @@ class Project:
             path
             for path in (*wanted, *self._imported_by(wanted))
             if relevance.may_load(self._sources[path])
-            or (renamed is not None and renamed.search(self._sources[path]))
+            or (
+                renamed is not None
+                and b"load" in self._sources[path]
+                and renamed.search(self._sources[path])
+            )
         ]
         for _ in range(_ROUNDS):
             for path in waiting:
@@ -222,13 +226,13 @@ class Project:
         own = self._sources[path]
         module = (module_parts(path) or ("",))[-1]
         for proof in result.proofs:
-            indirect = proof.kind == "constant" and relevance.rebinds_own_names(own)
+            indirect = proof.kind != "reached" and relevance.rebinds_own_names(own)
             changed = relevance.may_rebind if proof.kind == "constant" else relevance.may_change
             by = next(
                 (
                     other
                     for other, source in self._sources.items()
-                    if other != path and changed(source, module, proof.name)
+                    if proof.kind != "own" and other != path and changed(source, module, proof.name)
                 ),
                 None,
             )

@@ -93,6 +93,17 @@ def declarations(node: ast.AST) -> Iterator[ast.Global | ast.Nonlocal]:
             yield inner
 
 
+def _children(node: ast.AST) -> list[ast.AST]:
+    """Return what ``ast.iter_child_nodes`` gives, in a fraction of its time."""
+    found: list[ast.AST] = []
+    for value in node.__dict__.values():
+        if isinstance(value, list):
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
+
+
 def _own(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a scope's own code; of inner scopes only the node itself."""
     waiting: list[ast.AST] = (
@@ -118,7 +129,7 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
                 for part in (child.target,)
             ]
         else:
-            waiting += ast.iter_child_nodes(inner)
+            waiting += _children(inner)
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def dictionary_uses(scope: ast.AST) -> DictionaryUses:
                 elif use == "escapes":
                     escaping.add(node.id)
         enters = node is not scope and isinstance(node, (*_FUNCTIONS, ast.ClassDef))
-        for child in ast.iter_child_nodes(node):
+        for child in _children(node):
             visit(child, node, parent, inside or enters)
 
     visit(scope, scope, scope, False)

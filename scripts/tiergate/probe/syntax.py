@@ -44,6 +44,8 @@ def _problem(path: Path) -> dict[str, Any] | None:
 
 def _misleading_name(source: bytes) -> dict[str, Any] | None:
     """Find a name that Python reads as another one, which tools that read text do not see."""
+    if unicodedata.is_normalized("NFKC", source.decode("utf-8")):
+        return None
     for token in tokenize.tokenize(io.BytesIO(source).readline):
         if token.type == tokenize.NAME:
             read_as = unicodedata.normalize("NFKC", token.string)

@@ -53,6 +53,27 @@ class Imported:
     """Files of tests and plug-ins that pytest rewrote."""
 
 
+@dataclass
+class Reads:
+    """What the jobs of one cell read, as the probe saw it."""
+
+    files: dict[str, None] = field(default_factory=dict)
+    folders: dict[str, None] = field(default_factory=dict)
+    reasons: dict[str, None] = field(default_factory=dict)
+    """Why their outcome depends on more than what was seen."""
+
+    def add(self, result: ProbeResult) -> None:
+        """Take over what one job read."""
+        for record in result.of("inputs"):
+            among = self.files if record["kind"] == "file" else self.folders
+            among.update(dict.fromkeys(record["paths"]))
+        told = result.of("inputs-seen")
+        if not told or result.problem:
+            self.reasons["what a job read was not told"] = None
+        for record in told:
+            self.reasons.update(dict.fromkeys(record["reasons"]))
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An interpreter, the repository that it runs, and the environment that it gets."""
@@ -67,6 +88,9 @@ class Candidate:
 
     imported: Imported | None = None
     """Where it is given: collects what jobs import."""
+
+    reads: Reads | None = None
+    """Where it is given: collects what jobs read."""
 
     def with_spec(self, spec: Spec) -> Candidate:
         """Return the same candidate under another spec."""
@@ -107,6 +131,7 @@ class Candidate:
             "repository": str(self.repository.root),
             "pythonpath": [str(self.repository.root / part) for part in self.spec.pythonpath],
             "tell-modules": self.imported is not None,
+            "tell-inputs": self.reads is not None,
             **values,
         }
         receiver = _Receiver(nonce, on_record)
@@ -131,6 +156,8 @@ class Candidate:
             result.problem = f"{done.ending} after its closing record"
         else:
             result.status = receiver.closed
+        if self.reads is not None:
+            self.reads.add(result)
         if self.imported is not None:
             for record in result.of("modules"):
                 self.imported.modules.update(dict.fromkeys(record["names"]))

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "update": "Take over new numbers of tests after a deliberate change.",
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",
+    "cache": "Show or forget the verdicts kept of earlier runs; why a cell is evaluated again.",
     "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
     "validate": "Check specs without judging anything: for editors and pre-commit.",
     "schema": "Print the JSON schema of gate.yaml, report.json or proof.json.",

@@ -133,6 +133,7 @@ def decide(
     base: str = "",
     head: Spec | None = None,
     allow_weakening: bool = False,
+    allow_cached: bool = False,
 ) -> Decision:
     """Put the reports of all legs together.
 
@@ -149,6 +150,7 @@ def decide(
             when no base was asked for.
         head: the head's own spec, where it differs from ``spec``, which then is the base's.
         allow_weakening: let a head pass that weakens the spec.
+        allow_cached: take verdicts that were answered from a cache.
     """
     reports = _latest_attempts(reports)
     deciding = drift.deciding(spec, head, allow_weakening=allow_weakening)
@@ -160,6 +162,7 @@ def decide(
     expected = [cell for cell in all_cells(deciding, devices) if wanted(cell)]
     problems = [*unreadable, *_identity_problems(spec, reports, source)]
     problems += _base_problems(reports, base, head)
+    problems += [] if allow_cached else _cached_problems(reports)
     if not expected:
         problems.append("no cell is expected: an empty gate does not pass")
     verdicts = [verdict for report in reports for verdict in report.verdicts]
@@ -257,6 +260,17 @@ def _base_problems(reports: Sequence[Report], base: str, head: Spec | None) -> l
         elif report.base and head and report.base.head_spec_digest != head.digest:
             problems.append(f"{leg}: judged another spec of the head than the one that is here")
     return problems
+
+
+def _cached_problems(reports: Sequence[Report]) -> list[str]:
+    """A verdict from a cache is as good as the cache: whoever takes it has to say so."""
+    return [
+        f"{verdict.cell}: answered from the cache of a run of {verdict.cached.at}, not evaluated; "
+        "--allow-cached takes it"
+        for report in reports
+        for verdict in (*report.verdicts, *report.head_verdicts)
+        if verdict.cached is not None
+    ]
 
 
 def _relevant(reports: Sequence[Report]) -> list[str]:

@@ -35,6 +35,7 @@ _PASSED = frozenset(
     }
 )
 _PASSED_PREFIXES = ("LC_",)
+_CI = ("CI", "GITHUB_ACTIONS")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -66,6 +67,11 @@ def candidate_environment(
         environment["CUDA_VISIBLE_DEVICES"] = ""
     environment.update(set_)
     return environment
+
+
+def in_ci(environment: Mapping[str, str]) -> bool:
+    """Tell whether an environment is that of a continuous integration system."""
+    return any(environment.get(name, "").lower() not in {"", "0", "false"} for name in _CI)
 
 
 def usable_cpus() -> int:

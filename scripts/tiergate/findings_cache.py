@@ -14,17 +14,16 @@ from typing import Any
 
 import msgspec
 
+from tiergate.environment import in_ci
 from tiergate.verdict import write_atomically
 
 _SWITCH = "TIERGATE_CACHE"
-_CI = ("CI", "GITHUB_ACTIONS")
 
 
 def folder(environment: Mapping[str, str]) -> Path | None:
     """Return where findings are kept, or None where they are not to be."""
     switch = environment.get(_SWITCH, "")
-    in_ci = any(environment.get(name, "").lower() not in {"", "0", "false"} for name in _CI)
-    if switch == "0" or (in_ci and switch != "1"):
+    if switch == "0" or (in_ci(environment) and switch != "1"):
         return None
     home = environment.get("HOME", "")
     base = environment.get("XDG_CACHE_HOME", "") or (f"{home}/.cache" if home else "")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tiergate import __version__, base, drift, plan, runner, verdict, waivers
 from tiergate.baseline import Baseline
-from tiergate.candidate import Candidate
+from tiergate.cache import Cache
+from tiergate.cache_cells import Session
+from tiergate.candidate import Candidate, Isolation, warmed
 from tiergate.decide import Decision, decide
 from tiergate.fields import Device
 from tiergate.repository import Repository
@@ -36,6 +39,8 @@ class Leg:
         head: the head's spec, where it differs from the base's.
         origin: whose spec the candidate has: the head's, where the base has none yet.
         allow_weakening: let a head pass that weakens the spec.
+        isolation: how the processes of jobs come about.
+        cache: verdicts of earlier runs; None to evaluate everything.
     """
 
     candidate: Candidate
@@ -47,6 +52,8 @@ class Leg:
     head: Spec | None = None
     origin: Literal["base", "head"] = "base"
     allow_weakening: bool = False
+    isolation: Isolation = "process"
+    cache: Cache | None = None
 
     @property
     def spec(self) -> Spec:
@@ -76,19 +83,30 @@ def judge(leg: Leg, listener: Listener) -> Report:
     started, clock = datetime.now(timezone.utc), time.monotonic()
     source = repository.source()
     today = started.date()
+    session, answers = None, dict[str, Verdict]()
+    if leg.cache is not None:
+        session = Session(leg.cache, leg.candidate, leg.device)
+        answers = session.answers(leg.cells, leg.candidate.with_spec(leg.spec))
     with ExitStack() as stack:
+        if leg.head_cells or any(cell.name not in answers for cell in leg.cells):
+            warm = stack.enter_context(warmed(leg.candidate, leg.device, leg.isolation))
+            leg = replace(leg, candidate=warm)
         baseline = None
         if leg.commit and any(c.criterion.needs_base for c in [*leg.cells, *leg.head_cells]):
             checkout = stack.enter_context(base.checkout(repository, leg.commit))
             baseline = Baseline(checkout, leg.directory / "base")
-        result = _run(leg, leg.spec, leg.cells, listener, baseline, today)
+        judge_cells = partial(_run, leg, listener=listener, baseline=baseline, today=today)
+        result = judge_cells(leg.spec, leg.cells, answers=answers, session=session)
         on_head = LegResult()
         if leg.head is not None and leg.head_cells:
-            on_head = _run(leg, leg.head, leg.head_cells, listener, baseline, today)
+            on_head = judge_cells(leg.head, leg.head_cells)
     cancellation = leg.candidate.cancellation
     interruption = cancellation.reason or _changed(repository, source)
     finished = _names(result.verdicts) == {cell.name for cell in leg.cells}
     finished &= _names(on_head.verdicts) == {cell.name for cell in leg.head_cells}
+    if session is not None and not interruption:
+        judged = leg.candidate.with_spec(leg.spec)
+        session.keep(leg.cells, judged, result.verdicts, source.tree)
     return Report(
         schema_version=verdict.SCHEMA_VERSION,
         tool_version=__version__,
@@ -125,6 +143,7 @@ def decision(leg: Leg, report: Report) -> Decision:
         base=leg.commit,
         head=leg.head,
         allow_weakening=leg.allow_weakening,
+        allow_cached=True,
     )
 
 
@@ -132,9 +151,12 @@ def _run(
     leg: Leg,
     spec: Spec,
     cells: list[plan.Cell],
+    *,
     listener: Listener,
     baseline: Baseline | None,
     today: date,
+    answers: Mapping[str, Verdict] | None = None,
+    session: Session | None = None,
 ) -> LegResult:
     def judged(raw: Verdict) -> Verdict:
         # Only the deciding spec waives: a head cannot accept its own failures.
@@ -149,6 +171,8 @@ def _run(
         listener=listener,
         baseline=baseline,
         judged=judged,
+        answers=answers,
+        session=session,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 from tiergate import checkers, judge
 from tiergate.baseline import Baseline
@@ -17,6 +17,9 @@ from tiergate.errors import UserError
 from tiergate.fields import Device
 from tiergate.plan import Cell
 from tiergate.verdict import PASSING, Verdict
+
+if TYPE_CHECKING:
+    from tiergate.cache_cells import Session
 
 DEVICE_TIMEOUT = 120.0
 """Seconds that the proof of a device, or the environment's fingerprint, may take."""
@@ -56,6 +59,8 @@ def run_leg(
     listener: Listener,
     baseline: Baseline | None = None,
     judged: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+    answers: Mapping[str, Verdict] | None = None,
+    session: Session | None = None,
 ) -> LegResult:
     """Evaluate the selected cells of a leg; the verdicts come in the order of the plan.
 
@@ -71,26 +76,54 @@ def run_leg(
         listener: is told what happens.
         baseline: what the base branch has.
         judged: what is done to a verdict before anything depends on it, such as waivers.
+        answers: verdicts of an earlier run that still hold, by cell.
+        session: is told what the evaluated cells read.
     """
     result = LegResult()
     wanted = [cell for cell in planned if cell.name in selected]
-    found = candidate.run_job("environment", device, DEVICE_TIMEOUT, {})
-    if found.problem:
-        reason = f"the candidate's interpreter {candidate.python} did not answer: {found.problem}"
-        reason = f"{reason}\n{found.output[-2000:]}".strip()
+    answers = answers or {}
+    if reason := _identify(
+        result, candidate, device, session, all(c.name in answers for c in wanted)
+    ):
         return _nothing_runs(result, wanted, candidate, reason, listener)
-    result.environment = found.of("environment")[0]["values"]
-    if device == "cuda":
-        proof = candidate.run_job("cuda", device, DEVICE_TIMEOUT, {})
-        if not proof.of("device") or proof.problem:
-            said = proof.problem or proof.of("no-device")[0]["reason"]
-            reason = f"no usable CUDA device: {said}"
-            return _nothing_runs(result, wanted, candidate, reason, listener)
-        result.device_proof = proof.of("device")[0]["values"]
-    evaluate = Evaluation(candidate, listener, baseline, judged)
-    verdicts = _run_cells(wanted, candidate, jobs, listener, evaluate)
+    evaluate = Evaluation(candidate, listener, baseline, judged, session)
+    known = {name: judged(verdict) for name, verdict in answers.items()}
+    verdicts = _run_cells(wanted, candidate, jobs, listener, evaluate, known)
     result.verdicts = [verdicts[cell.name] for cell in wanted if cell.name in verdicts]
     return result
+
+
+def _identify(
+    result: LegResult,
+    candidate: Candidate,
+    device: Device,
+    session: Session | None,
+    answered: bool,
+) -> str:
+    """Learn of the environment and the device; return why no cell can be evaluated, if so."""
+    known = session.environment if session is not None else None
+    if known is not None:
+        result.environment = known.values
+        if device == "cpu" or answered:
+            result.device_proof = known.proof if device == "cuda" else {}
+            return ""
+    # By a process of its own: the warm interpreter is still busy with its imports.
+    fresh = replace(candidate, warm=None)
+    found = fresh.run_job("environment", device, DEVICE_TIMEOUT, {})
+    if found.problem:
+        reason = f"the candidate's interpreter {candidate.python} did not answer: {found.problem}"
+        return f"{reason}\n{found.output[-2000:]}".strip()
+    result.environment = found.of("environment")[0]["values"]
+    if device == "cuda":
+        proof = fresh.run_job("cuda", device, DEVICE_TIMEOUT, {})
+        if not proof.of("device") or proof.problem:
+            said = proof.problem or proof.of("no-device")[0]["reason"]
+            return f"no usable CUDA device: {said}"
+        result.device_proof = proof.of("device")[0]["values"]
+    if session is not None:
+        folders = found.of("search")[0]["folders"]
+        session.learn(result.environment, folders, result.device_proof)
+    return ""
 
 
 def _nothing_runs(
@@ -115,6 +148,7 @@ def _run_cells(
     jobs: int,
     listener: Listener,
     evaluate: Evaluation,
+    known: Mapping[str, Verdict],
 ) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     waiting = list(wanted)
@@ -141,7 +175,12 @@ def _run_cells(
                         finish(
                             judge.not_run(cell.criterion, cell.device, "blocked", reason, candidate)
                         )
-                    elif len(running) < jobs and all(need in verdicts for need in needs):
+                    elif not all(need in verdicts for need in needs):
+                        continue
+                    elif cell.name in known:
+                        waiting.remove(cell)
+                        finish(known[cell.name])
+                    elif len(running) < jobs:
                         waiting.remove(cell)
                         listener.started(cell.name)
                         running[pool.submit(evaluate, cell)] = cell
@@ -166,6 +205,7 @@ class Evaluation:
     listener: Listener
     baseline: Baseline | None
     judged: Callable[[Verdict], Verdict]
+    session: Session | None = None
 
     def __call__(self, cell: Cell) -> Verdict:
         """Evaluate a cell; whatever goes wrong is a verdict, too."""
@@ -174,7 +214,10 @@ class Evaluation:
             self.listener.progress(cell.name, what)
 
         checker = checkers.get(cell.criterion.uses)
-        context = Context(cell.criterion, self.candidate, cell.device, progress, self.baseline)
+        candidate = self.candidate
+        if self.session is not None:
+            candidate = self.session.watched(cell, candidate)
+        context = Context(cell.criterion, candidate, cell.device, progress, self.baseline)
         started = time.monotonic()
         try:
             observation = self._observe(checker, context)

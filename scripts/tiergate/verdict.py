@@ -71,6 +71,15 @@ class Evidence(_Record, frozen=True):
     """The test that was running when the evaluation was ended from outside."""
 
 
+class Cached(_Record, frozen=True):
+    """Which run gave a verdict that was answered from the cache."""
+
+    at: str
+    """When that run began, UTC, ISO 8601."""
+    tree: str
+    """The digest of the repository's state that it judged."""
+
+
 class Verdict(_Record, frozen=True):
     """What the judge says of one cell."""
 
@@ -83,6 +92,8 @@ class Verdict(_Record, frozen=True):
     remedy: Remedy = Remedy()
     waiver: str = ""
     """Until when, why and by whom the failure is accepted."""
+    cached: Cached | None = None
+    """There where nothing was evaluated, because nothing had changed since an earlier pass."""
 
     @property
     def cell(self) -> str:

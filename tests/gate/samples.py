@@ -217,7 +217,7 @@ def _judged(context: Context) -> Verdict:
 def caller_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return what a person's shell would give to ``tiergate``."""
     kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "TMPDIR"}}
-    return {**kept, "PYTHONPATH": str(SCRIPTS), **more}
+    return {**kept, "PYTHONPATH": str(SCRIPTS), "TIERGATE_CACHE": "0", **more}
 
 
 def ended(pid: int, seconds: float = 10) -> bool:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 @options.base
 @options.allow_weakening
 @click.option(
+    "--allow-cached",
+    is_flag=True,
+    help="Take verdicts that a laptop's run answered from its cache.",
+)
+@click.option(
     "--format",
     "output_format",
     type=click.Choice(["text", "github"]),
@@ -43,6 +48,7 @@ def command(
     devices: tuple[Device, ...],
     base_ref: str | None,
     allow_weakening: bool,
+    allow_cached: bool,
     output_format: str,
 ) -> int:
     """Decide over reports: files, or folders in which every report.json counts.
@@ -82,6 +88,7 @@ def command(
         base=commit,
         head=specs.head if specs else None,
         allow_weakening=allow_weakening,
+        allow_cached=allow_cached,
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     show(Text(colour=colour).decision(decision), decision, output_format)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
@@ -39,6 +43,9 @@ def examples(name: str, *lines: tuple[str, str]) -> str:
     shown = [f"  {f'tiergate {name} {words}'.rstrip()}\n      {what}" for words, what in lines]
     return "\b\nExamples:\n" + "\n".join(shown)
 
+
+if TYPE_CHECKING:
+    from tiergate.cache import Cache
 
 spec = click.option(
     "--spec",
@@ -78,6 +85,34 @@ isolation = click.option(
     help="fork: one interpreter imports torch, numpy and pytest, and forks a process for each "
     "cell; process: each cell gets a fresh interpreter. Cells on CUDA always do.",
 )
+cache = click.option(
+    "--cache/--no-cache",
+    default=None,
+    help="Answer cells from the cache whose inputs are what they were when they last passed.  "
+    "[default: yes, but not under CI]",
+)
+
+
+@contextmanager
+def opened_cache(directory: Path, *, asked: bool | None) -> Iterator[Cache | None]:
+    """Yield the cache of verdicts, or None where none is wanted.
+
+    Args:
+        directory: where it lies for a user without a folder for caches.
+        asked: what ``--cache`` or ``--no-cache`` said.
+    """
+    from tiergate import cache_cells
+    from tiergate.cache import Cache
+
+    path = cache_cells.place(os.environ, directory, asked=asked)
+    if path is None:
+        yield None
+        return
+    kept = Cache(path, lambda text: click.echo(f"tiergate: {text}", err=True))
+    try:
+        yield kept
+    finally:
+        kept.close()
 
 
 def spec_of(spec_path: Path | None, repo: Path) -> Path:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 @options.base
 @options.allow_weakening
 @options.isolation
+@options.cache
 @click.option(
     "--format",
     "output_format",
@@ -82,6 +83,7 @@ def command(
     base_ref: str | None,
     allow_weakening: bool,
     isolation: Isolation,
+    cache: bool | None,
     output_format: str,
 ) -> int:
     """Run the criteria of the spec on this machine and decide.
@@ -124,14 +126,10 @@ def command(
     with (
         cancelled_by_signals(Cancellation()) as cancellation,
         workflow_commands_stopped(output_format),
-        candidate.warmed(
-            candidate.Candidate(interpreter, repository, gate, threads, cancellation),
-            device,
-            isolation,
-        ) as judged,
+        options.opened_cache(directory, asked=cache) as kept,
     ):
         task = leg.Leg(
-            judged,
+            candidate.Candidate(interpreter, repository, gate, threads, cancellation),
             device,
             chosen,
             jobs,
@@ -140,6 +138,8 @@ def command(
             head,
             specs.origin if specs else "base",
             allow_weakening=allow_weakening,
+            isolation=isolation,
+            cache=kept,
         )
         if not quiet:
             origin = f" of {commit[:12]}" if gate.base else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -18,6 +19,8 @@ def run(job: dict[str, Any], channel: Channel) -> int:
         name = distribution.metadata["Name"]
         if name:
             versions.setdefault(name.lower().replace("_", "-"), distribution.version or "")
+    own = {os.path.abspath(path) for path in job["pythonpath"]}  # noqa: PTH100 - as they stand
+    channel.send("search", folders=[path for path in sys.path if os.path.abspath(path) not in own])  # noqa: PTH100
     listing = "\n".join(f"{name}=={version}" for name, version in sorted(versions.items()))
     channel.send(
         "environment",

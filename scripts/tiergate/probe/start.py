@@ -46,6 +46,11 @@ def main() -> None:
     os.close(empty)
     channel = records.Channel(descriptor, job["nonce"])
     task = importlib.import_module("_tiergate_probe." + job["kind"])
+    inputs = None
+    if job.get("tell-inputs"):
+        module = importlib.import_module("_tiergate_probe.inputs")
+        inputs = module.Inputs(job["repository"], job["pythonpath"])
+        inputs.start()
     sys.argv[1:] = []
     sys.path[:0] = job["pythonpath"]
     status = task.run(job, channel)
@@ -53,6 +58,8 @@ def main() -> None:
         installed = importlib.import_module("_tiergate_probe.ahead").installed_modules()
         rewritten = importlib.import_module("_tiergate_probe.rewritten").rewritten_files()
         channel.send("modules", names=installed, rewritten=rewritten)
+    if inputs is not None:
+        inputs.send(channel)
     channel.close(status)
     if leave is not None:
         leave()

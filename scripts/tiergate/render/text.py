@@ -52,7 +52,7 @@ class Text:
         """Return the one line that progress shows for a finished cell."""
         return (
             f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
-            f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_first_line(verdict.summary)}"
+            f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_observed(verdict)}"
         )
 
     def decision(self, decision: Decision) -> str:
@@ -110,7 +110,7 @@ class Text:
                     cell.device,
                     verdict.status,
                     f"{verdict.seconds:.1f}",
-                    _first_line(verdict.summary),
+                    _observed(verdict),
                 )
             )
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -184,6 +184,11 @@ def remedy_rows(remedy: Remedy) -> list[tuple[str, str]]:
         ("files", ", ".join(remedy.files)),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _observed(verdict: Verdict) -> str:
+    mark = f"cached, from {printable(verdict.cached.at)}: " if verdict.cached is not None else ""
+    return mark + _first_line(verdict.summary)
 
 
 def _first_line(text: str) -> str:

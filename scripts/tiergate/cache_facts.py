@@ -1,0 +1,213 @@
+"""What an answer depended on, and whether it still is so: files, folders, environment, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from tiergate.environment import usable_cpus
+
+_RACY_NS = 2_000_000_000
+_CLOCK_NS = 50_000_000
+"""How far a file system's clock may lag behind this process's."""
+_IGNORED = frozenset(
+    {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tiergate"}
+    | {"__pycache__"}
+)
+_CHUNK = 1024 * 1024
+_MISSING = "missing"
+_PACKAGE = Path(__file__).resolve().parent
+_NVIDIA = Path("/proc/driver/nvidia")
+
+
+class Fact(msgspec.Struct, frozen=True, array_like=True):
+    """What was at a path."""
+
+    content: str
+    """A digest of all that counts of it."""
+    signature: str
+    """What tells cheaply that it is unchanged; empty where nothing does."""
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return one short digest of several texts."""
+    sha = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        sha.update(b"%d:" % len(data) + data)
+    return sha.hexdigest()
+
+
+class Facts:
+    """Looks at paths, at each of them once.
+
+    A file is as it was where its size, times and inode are, as git has it: what changed within the
+    last moments before it was read is read again, because a second change in the same tick of the
+    clock would not show.
+
+    Args:
+        root: the repository, whose files are named relative to it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._seen: dict[tuple[str, bool], tuple[str, int]] = {}
+        self._known: dict[tuple[str, bool], Fact] = {}
+
+    def name(self, path: str) -> str:
+        """Return a path relative to the root, where it lies below it."""
+        return path.removeprefix(self._root + os.sep)
+
+    def fact(self, name: str, *, folder: bool) -> Fact:
+        """Return what is at a path now: a file's content, or a folder's entries."""
+        key = (name, folder)
+        if key not in self._known:
+            started = time.time_ns()
+            signature, changed = self._look(name, folder=folder)
+            content = self._content(name, signature, folder=folder)
+            steady = changed < started - _RACY_NS
+            self._known[key] = Fact(content, signature if steady else "")
+        return self._known[key]
+
+    def holds(self, name: str, known: Fact, *, folder: bool) -> bool:
+        """Tell whether what is at a path counts as what was there."""
+        if known.signature and self._look(name, folder=folder)[0] == known.signature:
+            return True
+        return self.fact(name, folder=folder).content == known.content
+
+    def current(self, name: str, known: Fact, *, folder: bool) -> Fact:
+        """Return a fact that holds with what tells it the cheapest now."""
+        same = self._look(name, folder=folder)[0] == known.signature
+        return known if same else self.fact(name, folder=folder)
+
+    def changed_since(self, name: str, moment_ns: int, *, folder: bool) -> bool:
+        """Tell whether what is at a path changed after a moment, or may have."""
+        return self._look(name, folder=folder)[1] >= moment_ns - _CLOCK_NS
+
+    def _look(self, name: str, *, folder: bool) -> tuple[str, int]:
+        """Return the signature, and when it changed last, in nanoseconds; 0 where that is open."""
+        key = (name, folder)
+        if key not in self._seen:
+            path = os.path.join(self._root, name)  # noqa: PTH118 - thousands of them
+            self._seen[key] = _signature(path, folder=folder)
+        return self._seen[key]
+
+    def _content(self, name: str, signature: str, *, folder: bool) -> str:
+        if signature.startswith(_MISSING):
+            return signature
+        path = os.path.join(self._root, name)  # noqa: PTH118 - as above
+        about = signature.partition(" ")[0]
+        try:
+            if folder:
+                with os.scandir(path) as entries:
+                    found = sorted(
+                        f"{entry.name}\0{_kind(entry)}"
+                        for entry in entries
+                        if entry.name not in _IGNORED
+                    )
+                return f"{about} {digest(*found)}"
+            status = os.stat(path)  # noqa: PTH116 - as above
+            if not stat.S_ISREG(status.st_mode):
+                return f"{about} {stat.S_IFMT(status.st_mode):o}"
+            return f"{about} {status.st_mode:o} {_digest_of(path)}"
+        except OSError as error:
+            return f"{about} unreadable {error.errno} {time.time_ns()}"
+
+
+def _digest_of(path: str) -> str:
+    sha = hashlib.blake2b(digest_size=20)
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - as above
+        while data := stream.read(_CHUNK):
+            sha.update(data)
+    return sha.hexdigest()
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "l"
+    return "d" if entry.is_dir(follow_symlinks=False) else "f"
+
+
+def _signature(path: str, *, folder: bool) -> tuple[str, int]:
+    """Return a path's state, its first word where it really lies; and when it changed."""
+    real = _real_folder(os.path.dirname(path))  # noqa: PTH120 - thousands of them
+    link = ""
+    try:
+        status = os.lstat(path)
+        changed = max(status.st_mtime_ns, status.st_ctime_ns)
+        if stat.S_ISLNK(status.st_mode):
+            link = os.path.realpath(path)
+            status = os.stat(path)  # noqa: PTH116
+            changed = max(changed, status.st_mtime_ns, status.st_ctime_ns)
+    except OSError as error:
+        return f"{_MISSING} {error.errno} {real} {link}", 0
+    place = digest(real, link)[:8]
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    if stat.S_ISDIR(status.st_mode) and not folder:
+        return f"{place} folder {status.st_mode:o}", 0  # its entries do not count here
+    about = f"{status.st_mode:o} {status.st_size} {times} {status.st_ino} {status.st_dev}"
+    return f"{place} {about}", changed
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def listing(folders: Iterable[str]) -> str:
+    """Return a digest of the entries of folders with their sizes and times, one level deep."""
+    lines = []
+    for folder in folders:
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name != "__pycache__":
+                        about = entry.stat(follow_symlinks=False)
+                        times = f"{about.st_mtime_ns} {about.st_ino}"
+                        lines.append(f"{folder}\0{entry.name}\0{about.st_size} {times}")
+        except OSError as error:
+            lines.append(f"{folder}\0{error.errno}")
+    return digest(*sorted(lines))
+
+
+def environment(python: Path, folders: Iterable[str]) -> str:
+    """Return a digest of an interpreter and what lies in the folders it imports from."""
+    real = os.path.realpath(python)
+    files = [str(python), real, str(python.parent.parent / "pyvenv.cfg")]
+    return digest(real, listing(folders), *(_signature(file, folder=False)[0] for file in files))
+
+
+def tool() -> str:
+    """Return a digest of this program's own files, and of the environment it runs in."""
+    folders = [folder for folder, _, _ in os.walk(_PACKAGE) if not folder.endswith("__pycache__")]
+    packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    return digest(sys.version, listing(folders), listing(packages))
+
+
+def machine() -> str:
+    """Return a digest of what this machine is to a program."""
+    return digest(*os.uname(), str(usable_cpus()))
+
+
+def cuda(place: Path = _NVIDIA) -> str:
+    """Return a digest of the driver and the GPUs; empty where they cannot be told."""
+    try:
+        told = [(place / "version").read_bytes()]
+        gpus = sorted((place / "gpus").iterdir())
+        told += [(gpu / "information").read_bytes() for gpu in gpus]
+    except OSError:
+        return ""
+    return digest(*told) if gpus else ""
+
+
+def variables(environment_: Mapping[str, str]) -> dict[str, str]:
+    """Return a digest of each environment variable: values may be secrets."""
+    return {f"${name}": digest(value) for name, value in environment_.items()}

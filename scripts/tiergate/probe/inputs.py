@@ -1,0 +1,256 @@
+"""What a job reads: files, folders, and what makes its outcome depend on more than those.
+
+An audit hook sees what goes through Python: ``open``, imports, listings, programs, connections.
+Native code that opens a file by itself, and a mere question whether a file is there, raise no
+event; the judge counts for them what they could have seen in the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .ownership import Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .records import Channel
+
+_CHUNK = 1000
+_MOST = 50_000
+_FOREIGN = 200
+"""Files outside of the repository and the environment: more are no inputs, but a scan."""
+_MACHINE = ("/proc/", "/sys/", "/dev/")
+_OWN_CACHES = frozenset({".hypothesis", ".tiergate", "__pycache__"})
+"""What tools keep in a repository for themselves; neither reading nor writing there counts."""
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+_STARTED = frozenset(
+    {
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.system",
+        "pty.spawn",
+        "subprocess.Popen",
+        "_posixsubprocess.fork_exec",
+    }
+)
+_CONNECTED = frozenset(
+    {
+        "socket.bind",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.gethostbyaddr",
+        "socket.gethostbyname",
+        "socket.sendmsg",
+        "socket.sendto",
+        "urllib.Request",
+    }
+)
+_CREATING = frozenset({"os.link", "os.mkdir", "os.rename", "os.symlink"})
+_CHANGED: dict[str, dict[int, int | None]] = {
+    "os.chmod": {0: 2},
+    "os.chown": {0: 3},
+    "os.link": {1: 3},
+    "os.mkdir": {0: 2},
+    "os.remove": {0: 1},
+    "os.rename": {0: 2, 1: 3},
+    "os.rmdir": {0: 1},
+    "os.symlink": {1: 2},
+    "os.truncate": {0: None},
+    "os.utime": {0: 3},
+}
+"""Events → which of their arguments are paths that change, and which the folders these are in."""
+
+
+def _is_of_a_tool(path: str) -> bool:
+    return any(f"{os.sep}{name}{os.sep}" in path + os.sep for name in _OWN_CACHES)
+
+
+class Inputs:
+    """Collects what one process reads; to be started in the process that it is about.
+
+    Args:
+        repository: the repository's top folder.
+        search: the folders of the repository that modules are imported from.
+    """
+
+    def __init__(self, repository: str, search: list[str]) -> None:
+        self._owned = Ownership(repository)
+        self._reasons: dict[str, None] = {}
+        self._read: dict[str, None] = dict.fromkeys(search)
+        self._listed: dict[str, None] = {}
+        self._foreign: dict[str, None] = {}
+        self._made: set[str] = set()
+        self._raw: set[tuple[str, str, bool]] = set()
+        self._busy = threading.local()
+        self._process = os.getpid()
+        prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()}
+        prefixes |= {os.path.realpath(prefix) for prefix in prefixes}
+        self._installed = tuple(prefix + os.sep for prefix in prefixes if prefix != os.sep)
+        named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+        self._temporary = tuple(os.path.realpath(p) + os.sep for p in (*named, "/tmp") if p)  # noqa: S108 - as tempfile has it
+        self._handlers: dict[str, Callable[[str, Any], None]] = {
+            "open": self._opened,
+            "os.listdir": self._listing,
+            "os.scandir": self._listing,
+            "os.fwalk": self._unseen,
+            "import": self._imported,
+            "ctypes.dlopen": self._loaded,
+            "sqlite3.connect": self._database,
+            **dict.fromkeys(_STARTED, self._starting),
+            **dict.fromkeys(_CONNECTED, self._connecting),
+            **dict.fromkeys(_CHANGED, self._changing),
+        }
+
+    def start(self) -> None:
+        """Watch from now on; there is no end to it."""
+        sys.addaudithook(self._event)
+
+    def send(self, channel: Channel) -> None:
+        """Report what was read."""
+        self._busy.yes = True
+        if len(self._read) + len(self._listed) > _MOST:
+            self._reasons["it reads too many files"] = None
+        for what, paths in (("file", self._read), ("folder", self._listed)):
+            names = list(paths)[:_MOST]
+            for start in range(0, len(names), _CHUNK):
+                channel.send("inputs", kind=what, paths=names[start : start + _CHUNK])
+        if len(self._foreign) > _FOREIGN:
+            self._reasons["it reads too many files outside of the repository"] = None
+        channel.send("inputs", kind="file", paths=list(self._foreign)[:_FOREIGN])
+        channel.send("inputs-seen", reasons=list(self._reasons)[:20])
+
+    def _event(self, event: str, arguments: Any) -> None:
+        handler = self._handlers.get(event)
+        if handler is None or getattr(self._busy, "yes", False):
+            return
+        self._busy.yes = True
+        try:
+            handler(event, arguments)
+        except Exception as error:  # noqa: BLE001 - a hook that raises would change what it watches
+            self._reasons[f"{event}: {type(error).__name__} while it was recorded"] = None
+        finally:
+            self._busy.yes = False
+
+    def _path(self, value: Any, folder: int = -1) -> str:
+        """Return an absolute path, links not followed.
+
+        Args:
+            value: a path, or the number of an open file.
+            folder: the number of an open folder that the path starts in.
+        """
+        if isinstance(value, int):
+            return os.readlink(f"/proc/self/fd/{value}")  # noqa: PTH115 - quick, as below
+        path = os.fsdecode(value)
+        if folder >= 0:
+            path = os.path.join(self._path(folder), path)  # noqa: PTH118
+        return os.path.abspath(path)  # noqa: PTH100 - links are not followed
+
+    def _opened(self, event: str, arguments: Any) -> None:
+        value, mode, flags = arguments
+        if value is None or isinstance(value, int):
+            return  # a descriptor: it was opened before
+        key = (os.fsdecode(value), str(mode), bool((flags or 0) & _WRITING))
+        if key in self._raw and key[0].startswith("/"):
+            return
+        self._raw.add(key)
+        path = self._path(value)
+        if (flags or 0) & _WRITING:
+            if os.path.isdir(path):  # noqa: PTH112 - quick
+                return  # a file without a name, in the folder that is named
+            if not flags & (os.O_TRUNC | os.O_EXCL):
+                self._reads(path, self._read)  # and what was there before stays
+            self._written(path, made=True)
+        else:
+            self._reads(path, self._read)
+
+    def _listing(self, event: str, arguments: Any) -> None:
+        value = arguments[0]
+        path = self._path("." if value is None else value)
+        if (path + os.sep).startswith(self._temporary) and not self._owned.file(path):
+            return  # what others do in the folder for temporary files is no input
+        self._reads(path, self._listed)
+
+    def _reads(self, path: str, among: dict[str, None]) -> None:
+        if path.startswith(_MACHINE) or path in among or path in self._foreign:
+            return
+        if self._owned.file(path):
+            if not _is_of_a_tool(path):
+                among[path] = None
+        elif self._is_own_product(path):
+            return
+        elif not self._is_installed(path):
+            if among is self._listed:
+                among[path] = None
+            else:
+                self._foreign[path] = None
+
+    def _is_installed(self, path: str) -> bool:
+        known = self._installed
+        return path.startswith(known) or (os.path.realpath(path) + os.sep).startswith(known)
+
+    def _is_own_product(self, path: str) -> bool:
+        """Tell whether this process made a path outside of the repository, or a folder above it."""
+        while self._made and len(path) > 1:
+            if path in self._made:
+                return True
+            path = os.path.dirname(path)  # noqa: PTH120 - quick
+        return False
+
+    def _written(self, path: str, *, made: bool) -> None:
+        if path.startswith(_MACHINE):
+            return
+        if not self._owned.file(path):
+            if made:
+                self._made.add(path)
+        elif not _is_of_a_tool(path):
+            self._reasons[f"it wrote {self._owned.relative(path)}"] = None
+
+    def _changing(self, event: str, arguments: Any) -> None:
+        for at, folder in _CHANGED[event].items():
+            path = self._path(arguments[at], -1 if folder is None else arguments[folder])
+            if event == "os.rename" and at == 0:
+                self._reads(path, self._read)
+            if event != "os.mkdir" or not os.path.lexists(path):
+                self._written(path, made=event in _CREATING)
+
+    def _imported(self, event: str, arguments: Any) -> None:
+        filename = arguments[1]
+        if filename and self._owned.file(filename):
+            self._reasons[f"native code: {self._owned.relative(filename)}"] = None
+        search = arguments[2]
+        if isinstance(search, list):
+            for entry in search:
+                if isinstance(entry, str) and entry not in self._read:
+                    path = self._path(entry or ".")
+                    if self._owned.file(path):
+                        self._read[path] = None
+
+    def _loaded(self, event: str, arguments: Any) -> None:
+        name = arguments[0]
+        if isinstance(name, str) and os.sep in name and self._owned.file(self._path(name)):
+            self._reasons[f"native code: {self._owned.relative(self._path(name))}"] = None
+
+    def _database(self, event: str, arguments: Any) -> None:
+        name = os.fsdecode(arguments[0])
+        if name and not name.startswith((":memory:", "file:")):
+            path = self._path(name)
+            if not self._is_own_product(path):
+                self._reasons[f"a database: {self._owned.relative(path)}"] = None
+
+    def _starting(self, event: str, arguments: Any) -> None:
+        self._reasons[f"it started a process ({event})"] = None
+
+    def _connecting(self, event: str, arguments: Any) -> None:
+        self._reasons[f"it used the network ({event})"] = None
+
+    def _unseen(self, event: str, arguments: Any) -> None:
+        self._reasons[f"{event}: paths that are not told"] = None

@@ -26,6 +26,8 @@ COMMANDS: Mapping[str, str] = {
     "plan": "Show the cells and waves, or in which order to mend what failed.",
     "cache": "Show or forget the verdicts kept of earlier runs; why a cell is evaluated again.",
     "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
+    "doctor": "Check this machine, or with --github whether a red gate blocks a merge.",
+    "protect": "Make the gate a required check on GitHub.",
     "validate": "Check specs without judging anything: for editors and pre-commit.",
     "schema": "Print the JSON schema of gate.yaml, report.json or proof.json.",
     "completion": "Print the completion of tiergate's words for bash, zsh or fish.",

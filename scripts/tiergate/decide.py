@@ -184,9 +184,10 @@ def decide(
     in_scope = [w for w in deciding.waivers if only is None or w.criterion in only]
     problems += _unwaived([*cells, *own], deciding.waivers, today)
     judged = [decision.verdict for decision in cells if decision.verdict is not None]
-    problems += waivers.problems(in_scope, judged, today)
+    unfit = waivers.problems(in_scope, judged, today)
+    problems += unfit
     weakened = not allow_weakening and any(change.weakening for change in changes)
-    outcome = _Outcome(believed=not problems, weakened=weakened)
+    outcome = _Outcome(believed=not problems, refused=weakened or bool(unfit))
     return Decision(
         conclusion=outcome.of(cells),
         # A choice of criteria says nothing about a tier.
@@ -356,11 +357,12 @@ class _Outcome:
     """What holds for the decision as a whole, and so for every tier."""
 
     believed: bool
-    weakened: bool
+    refused: bool
+    """The spec is not in order: it is weakened, or a waiver of it is expired or of no use."""
 
     def of(self, cells: Sequence[CellDecision]) -> Conclusion:
         """Conclude from some cells; red beats unknown, and both beat green."""
-        if self.weakened or any(d.verdict and d.verdict.status == "fail" for d in cells):
+        if self.refused or any(d.verdict and d.verdict.status == "fail" for d in cells):
             return "failed"
         if self.believed and cells and all(decision.passed for decision in cells):
             return "passed"

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501 - a table of cases is read row by row
 
+from datetime import date
+
 import msgspec
 import pytest
 from builders import PROOF, SOURCE, TWO_LEGS, TWO_TIERS, all_legs, judged, parse, report
@@ -46,6 +48,15 @@ def test_one_cell_that_did_not_pass_decides(cell, status, code, sentence):
 def test_a_failure_beside_what_could_not_be_evaluated_is_a_failure():
     decision = decide(SPEC, all_legs(SPEC, {"B@cpu": "error", "C@cuda": "fail"}), source=SOURCE)
     assert decision.exit_code is ExitCode.FAILED
+
+
+@pytest.mark.parametrize("expires", ["2026-01-01", "2026-11-30", "2027-11-30"])
+def test_a_waiver_that_is_expired_idle_or_too_long_fails_the_gate(expires):
+    entry = f'waivers:\n  - {{criterion: A, reason: r, owner: o, expires: "{expires}"}}\n'
+    spec = parse(TWO_LEGS.decode() + entry)
+    decision = decide(spec, all_legs(spec), source=SOURCE, today=date(2026, 11, 25))
+    assert decision.exit_code is ExitCode.FAILED
+    assert [problem for problem in decision.problems if "the waiver of A" in problem]
 
 
 def test_a_waived_cell_needs_a_waiver_in_the_spec():

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import tomli
-
 from tiergate.fields import check_repository_path
 from tiergate.repository import Repository
 
@@ -53,6 +51,8 @@ def _options(repository: Repository, path: str, name: str) -> Mapping[str, Any] 
     try:
         text = (repository.root / path).read_text(encoding="utf-8")
         if name.endswith(".toml"):
+            import tomli  # noqa: PLC0415 - only where there is such a file
+
             document = tomli.loads(text)
             if name == "pytest.toml":
                 found = document.get("pytest")

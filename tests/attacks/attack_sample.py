@@ -90,6 +90,8 @@ FILES = {
           - id: semgrep
             uses: semgrep
             with: {rules: [unsafe-torch-load], paths: [src]}
+          - id: models
+            uses: checkpoints
     """),
 }
 """Two of the pytest criteria set no exact count: what is red there is red by itself."""

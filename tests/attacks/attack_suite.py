@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attack_bodies
+import attack_checkpoints
 import attack_collection
 import attack_elsewhere
 import attack_imports
@@ -19,6 +20,7 @@ SECTIONS: dict[str, list[Attack]] = {
     "How the process ends": attack_process.ATTACKS,
     "What imports": attack_imports.ATTACKS,
     "What semgrep finds": attack_semgrep.ATTACKS,
+    "What model files hold": attack_checkpoints.ATTACKS,
 }
 
 ATTACKS = [attack for attacks in SECTIONS.values() for attack in attacks]

@@ -350,6 +350,7 @@ def test_bytes_that_the_disk_takes_only_in_parts_are_all_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensor_files, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(tensor_files, "WRITE_BYTES", 100)
     monkeypatch.setattr(tensor_files, "SYNC_BYTES", 1000)
     model, other = gpt2(0), gpt2(1)
 

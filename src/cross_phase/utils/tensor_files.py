@@ -36,6 +36,9 @@ SAFETENSORS_AVAILABLE: bool = find_spec("safetensors") is not None
 # A chunk is hashed and copied while it is in the processor's cache.
 CHUNK_BYTES = 2**20
 
+# As above; of longer writes, the system makes longer runs of pages, which cost less.
+WRITE_BYTES = 2**23
+
 # The disk is kept busy while the next bytes are hashed and copied, instead of at the end alone.
 SYNC_BYTES = 2**26
 
@@ -168,8 +171,8 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], algorithm: str)
         for name in entries:
             hasher = new_hasher(algorithm)
             data = byte_view(_plain(tensors[name]))
-            for start in range(0, len(data), CHUNK_BYTES):
-                chunk = data[start : start + CHUNK_BYTES]
+            for start in range(0, len(data), WRITE_BYTES):
+                chunk = data[start : start + WRITE_BYTES]
                 hasher.update(chunk)
                 write_all(file, chunk)
                 syncing.wrote(len(chunk))

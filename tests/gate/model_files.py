@@ -219,9 +219,9 @@ def _groups() -> Iterator[tuple[str, str, dict[str, bytes]]]:
         "hidden-name.pt": zipped(call(), "archive/notes.md"),
         "capitals.pt": zipped(call(), "archive/DATA.PKL"),
         "raw-without-data.pt": zipped(call(), "archive/data/1"),
-        "script.pt": zipped(weights(), **{"archive/constants.pkl": weights(),
-                                         "archive/code/a.py": b"pass"}),
     }  # fmt: skip
+    code = {"archive/constants.pkl": weights(), "archive/code/a.py": b"pass"}
+    yield "TorchScript, a program", "dangerous", {"script.pt": zipped(weights(), **code)}
     yield "legacy .pt", "dangerous", {
         "legacy.pt": legacy(call()), "legacy.pth": legacy(call(protocol=0)),
         "legacy-sixth.pt": legacy(weights(), raw=b"") + call(),

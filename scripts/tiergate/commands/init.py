@@ -97,6 +97,11 @@ def command(
         raise UserError("--waive-failing: say with --owner NAME who sees to it that it ends")
     repository = Repository(repo)
     seen = survey.survey(repository)
+    if not (seen.projects or seen.sources or seen.models):
+        raise UserError(
+            f"{repository.root}: no package, test, notebook or model file to hold; "
+            "add code first, or write gate.yaml by hand (`tiergate schema` describes it)"
+        )
     interpreter = candidate.find_python(python, repository.root)
     with cancelled_by_signals(Cancellation()) as cancellation:
         judged = measure.candidate_of(interpreter, repository, seen.roots, cancellation)
@@ -104,10 +109,7 @@ def command(
         drafts = drafts_of(seen, has_pytest=has_pytest)
         _tell_survey(seen, repository, interpreter, has_pytest=has_pytest)
         if not drafts:
-            raise UserError(
-                f"{repository.root}: no package, test, notebook or model file to hold; "
-                "add code first, or write gate.yaml by hand (`tiergate schema` describes it)"
-            )
+            raise UserError(f"{repository.root}: nothing here that could be held without pytest")
         text = gate_file.render(seen, drafts, timeout=timeout, has_pytest=has_pytest)
         measured = measure.measure(
             drafts,
@@ -136,7 +138,8 @@ def command(
             err=True,
         )
         return ExitCode.FAILED
-    click.echo("\nnext: tiergate run, then commit what was written", err=True)
+    words = f" --python {python}" if python else ""
+    click.echo(f"\nnext: tiergate run{words}, then commit what was written", err=True)
     return ExitCode.PASSED
 
 

@@ -1,0 +1,88 @@
+"""The documentation builds, its links lead somewhere, and its examples are what really happens."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from builders import ROOT
+
+from tiergate.cli import COMMANDS
+
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+_HREF = re.compile(r'(?:href|src)="([^"#]*)(?:#([^"]*))?"')
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built from a copy: pages on the API are written among the sources."""
+    root = tmp_path_factory.mktemp("site")
+    left_out = shutil.ignore_patterns("__pycache__", "api")
+    for folder in ("docs", "src", "benchmarks"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=left_out)
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "html"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return root / "html"
+
+
+def test_it_builds_without_a_warning_and_every_link_leads_somewhere(site):
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    ids = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}
+    broken = []
+    for path, text in pages.items():
+        for target, anchor in _HREF.findall(text):
+            if urlsplit(target).scheme or target.startswith("//"):
+                continue
+            file = (path.parent / unquote(target.partition("?")[0])).resolve() if target else path
+            if not file.exists() or (anchor and file in ids and unquote(anchor) not in ids[file]):
+                broken.append(f"{path.relative_to(site)}: {target}#{anchor}")
+    assert len(pages) > 40
+    assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("commands.html", [f'id="{name}"' for name in COMMANDS]),
+        ("spec.html", ["pass-env", "Parameters of checkpoints", "Outcome → exact number"]),
+        ("benchmarks.html", ["Optimizer", "torch 2.13.0"]),
+        ("api/cross_phase/mugrokfast/optimizer/index.html", ["MuonGrokfast", "muon_lr"]),
+    ],
+)
+def test_what_is_made_from_the_code_is_there(page, words, site):
+    text = (site / page).read_text(encoding="utf-8")
+    assert [word for word in words if word not in text] == []
+
+
+def test_the_examples_of_the_checkers_are_from_real_runs(light_python, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import make_checkers
+
+    assert make_checkers.PAGE.read_text(encoding="utf-8") == make_checkers.page(light_python), (
+        "docs/checkers.md is out of date: python docs/make_checkers.py --python PATH"
+    )
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_links_of_a_page_outside_the_site_lead_somewhere(name):
+    for groups in _LINK.findall((ROOT / name).read_text(encoding="utf-8")):
+        target = next(filter(None, groups))
+        if not urlsplit(target).scheme:
+            assert (ROOT / target.partition("#")[0]).exists(), target
+
+
+def test_a_page_that_is_not_in_the_contents_is_none():
+    listed = set(re.findall(r"^([a-z-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages == listed

@@ -86,3 +86,13 @@ def test_a_page_that_is_not_in_the_contents_is_none():
     listed = set(re.findall(r"^([a-z-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
     assert pages == listed
+
+
+def test_the_readme_says_of_the_attacks_what_the_table_says():
+    table = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) attacks, ([\w -]+) \| (\d+) \| (\d+) \|", table, re.MULTILINE)
+    green = {name: (int(green), int(total)) for total, name, _, green in rows}
+    assert green["the gate"][0] == 0
+    for name in ("shell script", "pre-commit"):
+        assert 0.7 <= green[name][0] / green[name][1] <= 0.8
+    assert "About three\nin four leave an ordinary pipeline" in (ROOT / "README.md").read_text()

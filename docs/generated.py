@@ -40,10 +40,20 @@ def complete(name: str, text: str, root: Path) -> str:
         "commands": command_reference,
         "benchmarks": lambda: benchmarks(root),
     }
+    if name == "index":
+        return text.replace("<!-- other pages -->", _others(text, root))
     if name in makers:
         return text.replace("<!-- generated -->", makers[name]())
     # Pages are read on their own as well: there the results are a file of the repository.
     return text.replace("](../benchmarks/RESULTS.md", "](benchmarks.md")
+
+
+def _others(index: str, root: Path) -> str:
+    """Return contents of the pages that the index does not name."""
+    named = set(re.findall(r"^[a-z-]+$", index, re.MULTILINE)) | {"index"}
+    others = sorted(page.stem for page in (root / "docs").glob("*.md") if page.stem not in named)
+    lines = ["```{toctree}", ":caption: More on the gate", ":maxdepth: 1", "", *others, "```"]
+    return "\n".join(lines) if others else ""
 
 
 def benchmarks(root: Path) -> str:

@@ -82,12 +82,6 @@ def test_the_links_of_a_page_outside_the_site_lead_somewhere(name):
             assert (ROOT / target.partition("#")[0]).exists(), target
 
 
-def test_a_page_that_is_not_in_the_contents_is_none():
-    listed = set(re.findall(r"^([a-z-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
-    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
-    assert pages == listed
-
-
 def test_the_readme_says_of_the_attacks_what_the_table_says():
     table = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) attacks, ([\w -]+) \| (\d+) \| (\d+) \|", table, re.MULTILINE)

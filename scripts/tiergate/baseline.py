@@ -102,7 +102,7 @@ class Baseline:
 def collect(base: Base, context: Context) -> Answer:
     """Collect a criterion's tests in the base's work tree."""
     candidate = replace(context.candidate, repository=base.repository)
-    there = replace(context, candidate=candidate, progress=_silent)
+    there = replace(context, candidate=candidate, progress=_silent, expect_tests=lambda _: None)
     root = base.repository.root
     paths = [
         path

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from tiergate import expectation
+from tiergate import excerpts, expectation
 from tiergate.candidate import Candidate
 from tiergate.checkers import Checker, Context, Observation
 from tiergate.expectation import Mismatch, Outcomes
@@ -34,14 +34,17 @@ def judge(context: Context, checker: Checker, observation: Observation, seconds:
             expected={name: str(bound) for name, bound in criterion.expect.items()},
             observed={name: count for name, count in observation.counts.items() if count},
             mismatches=[] if observation.error else [mismatch.outcome for mismatch in wrong],
-            failures=list(observation.failures),
-            findings=_fingerprinted(observation.findings),
+            failures=excerpts.attach(context.candidate.repository, observation.failures),
+            findings=excerpts.attach(
+                context.candidate.repository, _fingerprinted(observation.findings)
+            ),
             notes=list(observation.notes),
             reproduce=[
                 cell_command(criterion.id, context.device, context.candidate),
                 *checker.reproduce(criterion.parameters, context),
             ],
             output="" if status == "pass" else observation.output,
+            cases=list(observation.cases),
             running=observation.running,
         ),
         remedy=criterion.remedy,

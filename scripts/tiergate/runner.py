@@ -9,6 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from tiergate import checkers, judge
 from tiergate.baseline import Baseline
 from tiergate.candidate import Candidate
@@ -35,6 +37,9 @@ class Listener(Protocol):
 
     def progress(self, cell: str, what: str) -> None:
         """A cell now evaluates ``what``: a test's node id, for example."""
+
+    def expected(self, cell: str, tests: int) -> None:
+        """A cell is about to evaluate so many tests."""
 
     def finished(self, verdict: Verdict) -> None:
         """A cell has its verdict."""
@@ -153,9 +158,13 @@ def _run_cells(
     verdicts: dict[str, Verdict] = {}
     waiting = list(wanted)
     running: dict[Future[Verdict], Cell] = {}
+    placed: dict[str, tuple[float, int]] = {}
+    began = time.monotonic()
     names = {cell.name for cell in wanted}
 
     def finish(verdict: Verdict) -> None:
+        started, slot = placed.get(verdict.cell, (time.monotonic() - began, 0))
+        verdict = msgspec.structs.replace(verdict, started=round(started, 3), slot=slot)
         verdicts[verdict.cell] = verdict
         listener.finished(verdict)
 
@@ -182,6 +191,9 @@ def _run_cells(
                         finish(known[cell.name])
                     elif len(running) < jobs:
                         waiting.remove(cell)
+                        taken = {placed[busy.name][1] for busy in running.values()}
+                        slot = next(n for n in range(jobs) if n not in taken)
+                        placed[cell.name] = (time.monotonic() - began, slot)
                         listener.started(cell.name)
                         running[pool.submit(evaluate, cell)] = cell
                 if not running:
@@ -213,11 +225,14 @@ class Evaluation:
         def progress(what: str) -> None:
             self.listener.progress(cell.name, what)
 
+        def expected(tests: int) -> None:
+            self.listener.expected(cell.name, tests)
+
         checker = checkers.get(cell.criterion.uses)
         candidate = self.candidate
         if self.session is not None:
             candidate = self.session.watched(cell, candidate)
-        context = Context(cell.criterion, candidate, cell.device, progress, self.baseline)
+        context = Context(cell.criterion, candidate, cell.device, progress, expected, self.baseline)
         started = time.monotonic()
         try:
             observation = self._observe(checker, context)

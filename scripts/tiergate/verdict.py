@@ -27,6 +27,14 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """A part of a report: immutable, unknown fields refused, defaults left out."""
 
 
+class Excerpt(_Record, frozen=True):
+    """Lines of a file as they were when it was judged, around the line that matters."""
+
+    first: int
+    """The number of the first line."""
+    lines: list[str]
+
+
 class Failure(_Record, frozen=True):
     """One thing that did not hold: a test, a name, a collection error."""
 
@@ -38,6 +46,7 @@ class Failure(_Record, frozen=True):
     """A traceback, shortened."""
     path: str = ""
     line: int | None = None
+    source: Excerpt | None = None
 
 
 class Finding(_Record, frozen=True):
@@ -51,6 +60,17 @@ class Finding(_Record, frozen=True):
     code: str = ""
     fingerprint: str = ""
     """Of rule, path and code; it survives line shifts, and waivers name it."""
+    source: Excerpt | None = None
+
+
+class Case(_Record, frozen=True):
+    """One test that ran, and what came of it."""
+
+    id: str
+    """The pytest node id."""
+    outcome: str
+    seconds: float = 0.0
+    """Set-up, call and teardown together."""
 
 
 class Evidence(_Record, frozen=True):
@@ -67,6 +87,8 @@ class Evidence(_Record, frozen=True):
     """Commands for a shell at the repository's root."""
     output: str = ""
     """The end of what the evaluation printed; never interpreted."""
+    cases: list[Case] = []
+    """The tests that ran, in their order."""
     running: str = ""
     """The test that was running when the evaluation was ended from outside."""
 
@@ -88,6 +110,10 @@ class Verdict(_Record, frozen=True):
     status: Status
     summary: str
     seconds: float = 0.0
+    started: float = 0.0
+    """Seconds from the start of the leg."""
+    slot: int = 0
+    """Which of the leg's parallel slots it ran in, from 0."""
     evidence: Evidence = Evidence()
     remedy: Remedy = Remedy()
     waiver: str = ""

@@ -174,6 +174,15 @@ def decision_of(verdicts: Sequence[Verdict], **changes: Any) -> Decision:
     return decide(of, [report(of, verdicts=verdicts, **changes)], devices=["cpu"], source=SOURCE)
 
 
+def markdown_tokens(text: str) -> list[Any]:
+    """Return what a Markdown parser reads, blocks and what is in them."""
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    blocks = parser.parse(text)
+    return [token for block in blocks for token in (block, *(block.children or []))]
+
+
 def hostile(text: str) -> Verdict:
     """Return a failed verdict on A that carries ``text`` wherever candidate code can write."""
     return judged(

@@ -70,7 +70,9 @@ def test_help_imports_click_and_no_command():
     assert third_party(modules) == {"click"}
 
 
-@pytest.mark.parametrize("words", [("--help",), ("plan",), ("schema",), ("run", "--help")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("plan",), ("schema",), ("run", "--help"), ("report", "--help")]
+)
 def test_the_quick_paths_import_nothing_slow(words):
     modules = imported(*words)
     assert third_party(modules) <= PACKAGES

@@ -29,6 +29,9 @@ class Events:
     def progress(self, cell: str, what: str) -> None:
         self.told.append(f"progress {cell} {what}")
 
+    def expected(self, cell: str, tests: int) -> None:
+        self.told.append(f"expected {cell} {tests}")
+
     def finished(self, verdict: Verdict) -> None:
         self.told.append(f"finished {verdict.cell} {verdict.status}")
 
@@ -238,6 +241,7 @@ def test_progress_is_told_with_its_cell(sample: Sample):
     leg(sample, PASSES, listener=events)
     assert events.told == [
         "started prices@cpu",
+        "expected prices@cpu 2",
         "progress prices@cpu tests/test_prices.py::test_total",
         "progress prices@cpu tests/test_prices.py::test_nothing_costs_nothing",
         "finished prices@cpu pass",

@@ -50,8 +50,10 @@ def forked(candidate: Candidate, *modules: str) -> Iterator[Candidate]:
 
 def said(verdict: Verdict) -> Any:
     """What a verdict says, but for what the printed output holds of times."""
-    evidence = msgspec.structs.replace(verdict.evidence, output="")
-    return msgspec.to_builtins(msgspec.structs.replace(verdict, evidence=evidence))
+    untimed = [msgspec.structs.replace(case, seconds=0.0) for case in verdict.evidence.cases]
+    evidence = msgspec.structs.replace(verdict.evidence, output="", cases=untimed)
+    placed = msgspec.structs.replace(verdict, evidence=evidence, started=0.0, slot=0)
+    return msgspec.to_builtins(placed)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tiergate.candidate import Candidate
     from tiergate.fields import Device
     from tiergate.spec import Criterion
-    from tiergate.verdict import Failure, Finding
+    from tiergate.verdict import Case, Failure, Finding
 
 ENTRY_POINTS = "tiergate.checkers"
 
@@ -48,6 +48,8 @@ class Context:
     device: Device
     progress: Callable[[str], None]
     """Tell a person what is being evaluated now: a test's node id, a file."""
+    expect_tests: Callable[[int], None] = lambda _: None
+    """Tell a person how many tests will be evaluated."""
     baseline: Baseline | None = None
     """What the base branch has; None where no base was named."""
 
@@ -68,6 +70,7 @@ class Observation:
     notes: tuple[str, ...] = ()
     output: str = ""
     running: str = ""
+    cases: tuple[Case, ...] = ()
     tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Outcome → test id → digest of the test's body, for the outcomes that it tells by id."""
 

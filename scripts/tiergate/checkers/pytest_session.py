@@ -157,6 +157,9 @@ def _retry(seen: Observation, parameters: With, context: Context) -> Observation
         seen,
         counts=counts,
         failures=tuple(failures),
+        cases=tuple(
+            msgspec.structs.replace(c, outcome="flaky") if c.id in flaky else c for c in seen.cases
+        ),
         notes=(*seen.notes, *(f"flaky: {test}" for test in flaky)),
         tests={**seen.tests, "passed": passed},
     )

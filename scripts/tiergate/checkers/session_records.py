@@ -13,9 +13,10 @@ import msgspec
 
 from tiergate.candidate import ProbeResult, Record
 from tiergate.checkers import Context, Observation
-from tiergate.verdict import Failure
+from tiergate.verdict import Case, Failure
 
 MAX_FAILURES = 200
+MAX_CASES = 50_000
 _DETAILED_FAILURES = 50
 
 _OK, _INTERRUPTED, _INTERNAL_ERROR, _USAGE_ERROR, _NO_TESTS = 0, 2, 3, 4, 5
@@ -32,6 +33,7 @@ class Session:
     bodies: dict[str, str] = field(default_factory=dict)
     """Of every collected test: id → digest of its body."""
     passed: list[str] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
     seen_paths: set[str] = field(default_factory=set)
     file_patterns: list[str] = field(default_factory=list)
     running: str = ""
@@ -46,6 +48,8 @@ def run_session(
     def on_record(record: Record) -> None:
         if record["event"] == "start":
             context.progress(record["id"])
+        elif record["event"] == "selected":
+            context.expect_tests(len(record["ids"]))
 
     result = context.candidate.run_job(
         "session",
@@ -93,6 +97,7 @@ def read_session(result: ProbeResult) -> Session:
     session.counts["warnings"] = len(result.of("warning"))
     for phases in tests.values():
         _count_test(session, phases)
+    session.cases = [_case(test, phases) for test, phases in tests.items()][:MAX_CASES]
     if result.of("selected"):
         added = list((Counter(session.selected) - Counter(session.collected)).elements())
         session.counts["suspect"] += len(added)
@@ -156,6 +161,15 @@ def _count_test(session: Session, phases: list[Record]) -> None:
             session.passed.append(record["id"])
         else:
             _add_failure(session, outcome, _unmasked(record))
+
+
+def _case(test: str, phases: list[Record]) -> Case:
+    """Return a test's worst outcome and the time that all its phases took."""
+    outcomes = [outcome for record in phases if (outcome := _outcome(record))]
+    worst = next((o for o in outcomes if o not in {"passed", "rerun"}), "passed")
+    if not outcomes:
+        worst = "errors"  # it never came to a call
+    return Case(test, worst, round(sum(record["seconds"] for record in phases), 4))
 
 
 def _unmasked(record: Record) -> Record:
@@ -254,6 +268,7 @@ def observation(
         notes=tuple(notes),
         output=result.output,
         running=session.running,
+        cases=tuple(session.cases),
         tests={
             "collected": session.bodies,
             "passed": {test: session.bodies.get(test, "") for test in session.passed},

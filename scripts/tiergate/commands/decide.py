@@ -73,7 +73,7 @@ def command(
         raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
     read: list[verdict.Report] = []
     unreadable = []
-    for path in _files(reports):
+    for path in files(reports):
         try:
             read.append(verdict.read(path))
         except verdict.ReportError as error:
@@ -95,7 +95,8 @@ def command(
     return decision.exit_code
 
 
-def _files(reports: tuple[Path, ...]) -> list[Path]:
+def files(reports: tuple[Path, ...]) -> list[Path]:
+    """Return the report files: those named, and every one below a folder."""
     from tiergate.verdict import REPORT_NAME
 
     files: list[Path] = []

@@ -153,6 +153,9 @@ class _Listener:
     def progress(self, cell: str, what: str) -> None:
         """Stay silent about single tests."""
 
+    def expected(self, cell: str, tests: int) -> None:
+        """Stay silent about their number."""
+
     def finished(self, verdict: Verdict) -> None:
         """Stay silent: the numbers come together."""
 

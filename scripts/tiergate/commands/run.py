@@ -179,14 +179,14 @@ def show(body: str, decision: object, output_format: str) -> None:
     if output_format != "github":
         return
     from tiergate.decide import Decision
-    from tiergate.render import github
+    from tiergate.render import github, markdown
 
     assert isinstance(decision, Decision)
     if lines := github.workflow_commands(decision):
         click.echo(lines)
     if target := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(target).open("a", encoding="utf-8") as stream:
-            stream.write(github.summary(decision))
+            stream.write(markdown.summary(decision))
 
 
 @contextmanager
@@ -267,6 +267,9 @@ class _Progress:
 
         if self._live:
             click.echo(f"\r\033[K  {one_line(f'{cell}: {what}')[:110]}", nl=False)
+
+    def expected(self, cell: str, tests: int) -> None:
+        """Say nothing: lines tell of cells."""
 
     def finished(self, verdict: Verdict) -> None:
         if not self._quiet:

@@ -251,6 +251,9 @@ class _Silent:
     def progress(self, cell: str, what: str) -> None:
         """Say nothing."""
 
+    def expected(self, cell: str, tests: int) -> None:
+        """Say nothing."""
+
     def finished(self, verdict: Verdict) -> None:
         """Say nothing."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tiergate.errors import UserError
 from tiergate.progress import CellProgress, Progress, Sighting, TierProgress
-from tiergate.render.github import inline
+from tiergate.render.markdown import inline
 from tiergate.render.text import one_line
 
 BEGIN = "<!-- tiergate status: begin -->"

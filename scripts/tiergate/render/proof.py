@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tiergate.prove.proof import CriterionProof, Proof, Tried
-from tiergate.render.github import inline, workflow_error
+from tiergate.render.github import workflow_error
+from tiergate.render.markdown import inline
 from tiergate.render.text import one_line
 
 _COLOURS = {"proven": "32", "not proven": "31", "not evaluated": "33"}

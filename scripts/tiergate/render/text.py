@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tiergate.decide import CellDecision, Decision
 from tiergate.fields import Remedy
 from tiergate.verdict import Failure, Verdict
+
+if TYPE_CHECKING:
+    from tiergate.render.formats import Rendering
 
 _MARKS = {"pass": "✓", "fail": "✗", "error": "!", "blocked": "·", "waived": "~"}
 _COLOURS = {"pass": "32", "fail": "31", "error": "31", "blocked": "33", "waived": "33"}
@@ -30,6 +34,14 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Make text harmless where it must not begin a line of its own."""
     return printable(text).replace("\n", "\\n")
+
+
+def render(rendering: Rendering) -> str:
+    """Return a rendering as plain text of 100 columns."""
+    text, decision = Text(colour=False, width=100), rendering.decision
+    if decision.partial and not decision.tiers:
+        return text.selection(decision, len(decision.cells)) + "\n"
+    return text.decision(decision) + "\n"
 
 
 class Text:

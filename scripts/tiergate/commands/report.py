@@ -1,0 +1,149 @@
+"""``tiergate report``: turn reports into what people and machines read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tiergate.commands import options
+
+if TYPE_CHECKING:
+    from tiergate.fields import Device
+    from tiergate.render.formats import Rendering
+    from tiergate.verdict import Report
+
+# Named here, so that --help need not import the renderers.
+FORMATS = (
+    "badge", "github", "json", "junit", "markdown", "pr-comment", "sarif", "text",
+)  # fmt: skip
+
+_EPILOG = """\b
+Examples:
+  tiergate report --to junit .tiergate/report.json -o junit.xml
+  tiergate report --to sarif reports/ -o tiergate.sarif
+  tiergate report --to markdown reports/ >> "$GITHUB_STEP_SUMMARY"
+"""
+
+
+@click.command("report", epilog=_EPILOG)
+@click.argument("reports", nargs=-1, metavar="REPORT…", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "format_name",
+    type=click.Choice(FORMATS),
+    required=True,
+    help="What to write.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write, whole or not at all.  [default: standard output]",
+)
+@options.spec
+@options.repo
+@click.option(
+    "--device",
+    "devices",
+    type=click.Choice(["cpu", "cuda"]),
+    multiple=True,
+    help="Expect this leg; repeatable.  [default: the legs of the reports]",
+)
+@options.allow_weakening
+def command(
+    reports: tuple[Path, ...],
+    format_name: str,
+    output: Path | None,
+    spec_path: Path | None,
+    repo: Path,
+    devices: tuple[Device, ...],
+    allow_weakening: bool,
+) -> int:
+    """Show reports in another format: of one leg, or of all legs together.
+
+    REPORT is a report.json, or a folder in which every one counts; without any it is the
+    repository's .tiergate. The spec that the reports were made from must be at hand. This command
+    shows and judges nothing: it exits with 0 when it has written, whatever the decision says.
+    Whether the gate passes is for `tiergate decide` to say.
+    """
+    from tiergate.errors import NotEvaluatedError
+    from tiergate.render import formats
+    from tiergate.verdict import write_atomically
+
+    rendering = _rendering(
+        reports or (repo / ".tiergate",),
+        options.spec_of(spec_path, repo),
+        repo,
+        devices,
+        allow_weakening=allow_weakening,
+    )
+    data = formats.render(format_name, rendering).encode("utf-8", "backslashreplace")
+    if output is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return 0
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(output.resolve(), data)
+    except OSError as error:
+        raise NotEvaluatedError(f"-o {output}: cannot write it: {error.strerror}") from None
+    return 0
+
+
+def _rendering(
+    paths: tuple[Path, ...],
+    spec_path: Path,
+    repo: Path,
+    devices: tuple[Device, ...],
+    *,
+    allow_weakening: bool,
+) -> Rendering:
+    """Decide over the reports as they are, of whichever state of the repository they agree on."""
+    from datetime import datetime, timezone
+
+    from tiergate import base, decide, spec, verdict
+    from tiergate.commands.decide import files
+    from tiergate.errors import UserError
+    from tiergate.render.formats import Rendering
+    from tiergate.repository import Repository
+
+    read: list[Report] = []
+    unreadable = []
+    for path in files(paths):
+        try:
+            read.append(verdict.read(path))
+        except verdict.ReportError as error:
+            unreadable.append(str(error))
+    if not read and not unreadable:
+        raise UserError(f"{', '.join(map(str, paths))}: no report.json there; make one with run")
+    # Without a base in any report there is none to compare with: the gate.yaml at hand decides.
+    commit = next((report.base.commit for report in read if report.base), "")
+    specs = base.specs(Repository(repo), commit, spec_path) if commit else None
+    gate = specs.base if specs else spec.load(spec_path)
+    if absent := [device for device in devices if device not in gate.devices]:
+        raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
+    # What cannot be read may be of any leg: then all of them are expected.
+    legs = devices or (() if unreadable else tuple(dict.fromkeys(r.device for r in read)))
+    decision = decide.decide(
+        gate,
+        read,
+        devices=legs or None,
+        only=_chosen(read),
+        unreadable=unreadable,
+        today=datetime.now(timezone.utc).date(),
+        base=commit,
+        head=specs.head if specs else None,
+        allow_weakening=allow_weakening,
+    )
+    return Rendering(decision, tuple(read))
+
+
+def _chosen(reports: list[Report]) -> frozenset[str] | None:
+    """Return the criteria that the reports were made of, where a run chose some."""
+    if all(set(report.selected) == set(report.planned) for report in reports):
+        return None
+    return frozenset(name.partition("@")[0] for report in reports for name in report.selected)

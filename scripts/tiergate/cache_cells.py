@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -294,11 +294,10 @@ class Session:
             return [
                 name
                 for name in repository.files
-                if name in below
-                or (criterion.uses == "semgrep" and PurePosixPath(name).suffix not in _PROSE)
+                if name in below or (criterion.uses == "semgrep" and _suffix(name) not in _PROSE)
             ], []
         names = {self._facts.name(path) for path in reads.files}
-        names |= {n for n in repository.files if PurePosixPath(n).suffix.lower() not in _TEXTS}
+        names |= {name for name in repository.files if _suffix(name) not in _TEXTS}
         if criterion.uses != "imports":
             above = {str(folder) for folder in (repository.root, *repository.root.parents)}
             paths = (os.path.join(self._root, name) for name in (*names, *reads.folders))  # noqa: PTH118
@@ -310,6 +309,10 @@ class Session:
                 for name in _PYTEST_FILES
             }
         return sorted(names), sorted(self._facts.name(path) for path in reads.folders)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - thousands of them
 
 
 def _refusal(criterion: Criterion) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -123,7 +122,7 @@ class Candidate:
             values: the job's own parameters.
             on_record: called with each record as it arrives.
         """
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         job = {
             "nonce": nonce,
             "kind": kind,

@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 
 import click
@@ -103,6 +102,8 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout = None
         return ExitCode.NOT_EVALUATED
     except (Exception, SystemExit):  # noqa: BLE001 - a fault, ours or a checker's, is red as well
+        import traceback  # noqa: PLC0415 - only for a fault
+
         traceback.print_exc()
         click.echo("tiergate: internal error; please report it with the lines above", err=True)
         return ExitCode.NOT_EVALUATED

@@ -101,7 +101,8 @@ def judge(leg: Leg, listener: Listener) -> Report:
         if leg.head is not None and leg.head_cells:
             on_head = judge_cells(leg.head, leg.head_cells)
     cancellation = leg.candidate.cancellation
-    interruption = cancellation.reason or _changed(repository, source)
+    evaluated = any(v.cached is None for v in [*result.verdicts, *on_head.verdicts])
+    interruption = cancellation.reason or (_changed(repository, source) if evaluated else "")
     finished = _names(result.verdicts) == {cell.name for cell in leg.cells}
     finished &= _names(on_head.verdicts) == {cell.name for cell in leg.head_cells}
     if session is not None and not interruption:

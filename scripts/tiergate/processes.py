@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import signal
 import subprocess
@@ -211,7 +210,7 @@ def supervise(
     Raises:
         NotEvaluatedError: from ``start``, which could not make it.
     """
-    mark = secrets.token_hex(16)
+    mark = os.urandom(16).hex()
     started = time.monotonic()
     outputs = {"stdout": Bounded(output_limit), "stderr": Bounded(output_limit)}
     sinks: dict[int, Callable[[bytes], None]] = {}

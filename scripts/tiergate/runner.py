@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -260,6 +259,8 @@ class Evaluation:
 
 
 def _failed(cell: Cell, error: BaseException) -> Observation:
+    import traceback  # noqa: PLC0415 - only for a fault
+
     return Observation(
         error=f"the checker {cell.criterion.uses} failed: {type(error).__name__}: {error}",
         output="".join(traceback.format_exception(error)),

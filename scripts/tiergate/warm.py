@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-import secrets
 import select
 import signal
 import socket
@@ -84,7 +83,7 @@ class WarmInterpreter:
                     process = subprocess.Popen(
                         [self._python, "-I", "-B", PROBE, "serve", str(theirs.fileno())],
                         cwd="/",
-                        env={**self.environment, MARK: secrets.token_hex(16)},
+                        env={**self.environment, MARK: os.urandom(16).hex()},
                         stdin=nothing,
                         stdout=writing,
                         stderr=writing,

@@ -10,7 +10,6 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from tiergate.errors import UserError
@@ -107,6 +106,8 @@ def get(name: str) -> Checker:
     """
     if name in BUILT_IN:
         return cast(Checker, importlib.import_module(BUILT_IN[name]))
+    from importlib import metadata  # noqa: PLC0415 - slow, and few specs name a foreign checker
+
     found = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
     if name not in found:
         hint = did_you_mean(name, {*BUILT_IN, *found})

@@ -12,7 +12,6 @@ of the candidate's can change its answer; a file that the judge's Python cannot 
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -242,6 +241,12 @@ def places(
     return inventory, seen, [*inventory.unreadable, *result.unreadable]
 
 
+def _installed_version() -> str:
+    from importlib import metadata  # noqa: PLC0415 - slow, and only who scans needs it
+
+    return metadata.version("semgrep")
+
+
 class _Caches:
     """What was found before, by file for semgrep and the compiler, by tree for the resolver."""
 
@@ -262,7 +267,7 @@ def _caches(rules: list[str], context: Context) -> _Caches:
     texts = [
         (RULES / f"{rule}{suffix}").read_bytes() for rule in rules for suffix in (".yaml", ".py")
     ]
-    version = importlib.metadata.version("semgrep")
+    version = _installed_version()
     python = context.candidate.python
     about = python.resolve().stat()
     return _Caches(
@@ -349,7 +354,7 @@ def _run_semgrep(
     parameters: With, rules: list[str], inventory: Inventory, kept: _Caches, context: Context
 ) -> _Semgrep:
     """Scan the files that can match a rule at all, and the canaries, and read what came of it."""
-    seen = _Semgrep(version=importlib.metadata.version("semgrep"))
+    seen = _Semgrep(version=_installed_version())
     new = _to_scan(rules, inventory, kept, seen)
     engine = _fast_engine() if parameters.engine == "fast" else None
     with tempfile.TemporaryDirectory(prefix="tiergate-") as folder:

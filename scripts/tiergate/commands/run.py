@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -195,7 +194,7 @@ def workflow_commands_stopped(output_format: str) -> Iterator[None]:
     if output_format != "github":
         yield
         return
-    token = secrets.token_hex(16)
+    token = os.urandom(16).hex()
     click.echo(f"::stop-commands::{token}")
     try:
         yield

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from builders import ROOT, TWO_LEGS, all_legs, parse, report
 
-from tiergate import __version__, schema, spec, verdict
+from tiergate import __version__, checkers, schema, spec, verdict
 from tiergate.cli import COMMANDS, run, tiergate
 from tiergate.repository import Repository
 
@@ -357,6 +357,7 @@ def test_explain_says_what_a_criterion_means(repo, capsys):
     for line in (
         "A\n",
         "  tier          TIER 0\n",
+        "  with          paths: [tests/a.py]\n",
         "  expects       passed: 3\n",
         "  devices       cpu, cuda\n",
         f"  defined at    {repo}/gate.yaml:6\n",
@@ -372,6 +373,24 @@ def test_every_criterion_of_this_repository_can_be_explained(capsys):
     for criterion in spec.load(ROOT / "gate.yaml").criteria:
         assert run(["explain", criterion.id, "--repo", str(ROOT)]) == 0
         assert f"  holds when    {criterion.name}\n" in capsys.readouterr().out
+
+
+def test_each_kind_of_criterion_can_be_explained(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import make_checkers
+
+    waiver = "waivers: [{criterion: loads, reason: later, owner: me, expires: '2026-12-01'}]\n"
+    text = f"gate: T\ncriteria:\n{''.join(make_checkers.CRITERIA.values())}{waiver}"
+    (tmp_path / "gate.yaml").write_text(text)
+    assert set(make_checkers.CRITERIA) == set(checkers.BUILT_IN)
+    for criterion in parse(text).criteria:
+        assert run(["explain", criterion.id, "--repo", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert f"  checker       {criterion.uses}: " in shown
+        assert "\n  with          " in shown
+        assert ("  waived        loads until 2026-12-01: later (me)\n" in shown) == (
+            criterion.id == "loads"
+        )
 
 
 def test_explain_suggests_the_nearest_id(capsys):

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from tiergate.fields import Device
 
 
-@click.command("decide", epilog="Example: tiergate decide reports/cpu reports/cuda")
+@click.command(
+    "decide",
+    epilog=options.examples(
+        "decide",
+        ("reports/cpu reports/cuda", "from the reports of both legs"),
+        ("reports/ --format github", "in a workflow, with annotations and the job summary"),
+    ),
+)
 @click.argument("reports", nargs=-1, metavar="REPORT…", type=click.Path(path_type=Path))
 @options.spec
 @options.repo

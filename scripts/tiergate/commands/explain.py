@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tiergate.commands import options
 
+if TYPE_CHECKING:
+    import msgspec
 
-@click.command("explain", epilog="Example: tiergate explain ISS-003")
+    from tiergate.waivers import Waiver
+
+
+@click.command(
+    "explain",
+    epilog=options.examples(
+        "explain", ("ISS-003", "what it means, how to reproduce it, who mends it")
+    ),
+)
 @click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
 @options.spec
 @options.repo
@@ -19,7 +30,7 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
     from tiergate import candidate, checkers, spec
     from tiergate.errors import UserError
     from tiergate.processes import Cancellation
-    from tiergate.render.text import remedy_rows
+    from tiergate.render.text import one_line, remedy_rows
     from tiergate.repository import Repository
     from tiergate.reproduce import cell_command
 
@@ -39,17 +50,20 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
         ("holds when", criterion.name),
         ("tier", tier.gate),
         ("checker", f"{criterion.uses}: {_summary(checker)}"),
+        *_parameters(criterion.parameters),
         ("expects", ", ".join(f"{k}: {v}" for k, v in criterion.expect.items()) or "(nothing)"),
         ("must be zero", ", ".join(zero)),
         ("devices", ", ".join(criterion.devices)),
         ("needs", ", ".join(criterion.needs)),
         ("timeout", f"{criterion.timeout:g} s"),
+        ("retries", f"{criterion.retries}, flaky: {criterion.flaky}" if criterion.retries else ""),
+        *(("waived", _waiver(w)) for w in gate.waivers if w.criterion == criterion.id),
         ("defined at", f"{gate.path}:{criterion.mark.line}"),
     ]
     click.echo(criterion.id)
     for name, value in rows:
         if value:
-            click.echo(f"  {name:<13} {value}")
+            click.echo(f"  {name:<13} {one_line(value)}")
     for device in criterion.devices:
         context = checkers.Context(criterion, judged, device, lambda _: None)
         click.echo(f"  reproduce on {device}, at the repository's root:")
@@ -63,7 +77,25 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
     return 0
 
 
+def _parameters(parameters: msgspec.Struct) -> list[tuple[str, str]]:
+    """Return what stands under ``with:``, and the defaults."""
+    import msgspec
+
+    from tiergate.yaml_text import flow
+
+    given = msgspec.to_builtins(parameters)
+    shown = {key: value for key, value in given.items() if value not in (None, [], {})}
+    return [
+        ("with" if number == 0 else "", f"{k}: {flow(v)}")
+        for number, (k, v) in enumerate(shown.items())
+    ]
+
+
+def _waiver(waiver: Waiver) -> str:
+    return f"{waiver.what} until {waiver.expires}: {waiver.reason} ({waiver.owner})"
+
+
 def _summary(checker: object) -> str:
     """Return the first line of the checker's docstring, without its name."""
     first = (checker.__doc__ or "").strip().split("\n", 1)[0]
-    return first.split(": ", 1)[-1]
+    return first.split(": ", 1)[-1].rstrip(".")

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from tiergate.spec import Criterion
 
 
-@click.command("fix", epilog="Example: tiergate fix ISS-004 --apply")
+@click.command(
+    "fix",
+    epilog=options.examples(
+        "fix", ("ISS-004", "show what a program can mend"), ("ISS-004 --apply", "write it")
+    ),
+)
 @click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
 @click.option("--apply", is_flag=True, help="Write the files; without it the changes are shown.")
 @options.spec

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from tiergate.spec import Spec
 
 
-@click.command("plan", epilog="Example: tiergate plan --failed .tiergate/report.json")
+@click.command(
+    "plan",
+    epilog=options.examples(
+        "plan",
+        ("", "cells and waves of each leg"),
+        ("--failed .tiergate/report.json", "in which order to mend what failed"),
+        ("--github-matrix --runner cpu=ubuntu-24.04", "the matrix of a workflow"),
+    ),
+)
 @options.spec
 @options.repo
 @click.option(

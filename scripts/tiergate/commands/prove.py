@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from tiergate.verdict import Verdict
 
 
-@click.command("prove", epilog="Example: tiergate prove --only ISS-003")
+@click.command(
+    "prove",
+    epilog=options.examples(
+        "prove",
+        ("", "every criterion of the CPU leg"),
+        ("--only ISS-003", "one criterion"),
+        ("--since origin/main", "those whose proofs the change touches"),
+    ),
+)
 @options.spec
 @options.repo
 @options.python

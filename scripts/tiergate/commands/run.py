@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from tiergate.verdict import Verdict
 
 
-@click.command("run", epilog="Example: tiergate run --only ISS-003 --device cuda")
+@click.command(
+    "run",
+    epilog=options.examples(
+        "run",
+        ("", "judge the repository you are in, on the CPU"),
+        ("--only ISS-003 --device cuda", "one criterion on the GPU"),
+        ("--base origin/main", "by the criteria of the branch to merge into"),
+    ),
+)
 @options.spec
 @options.repo
 @options.python

@@ -8,8 +8,17 @@ from typing import Any
 
 import click
 
+from tiergate.commands import options
 
-@click.command("schema", epilog="Example: tiergate schema > gate.schema.json")
+
+@click.command(
+    "schema",
+    epilog=options.examples(
+        "schema",
+        ("> gate.schema.json", "for editors: they complete and explain every key"),
+        ("report", "of report.json, for programs that read it"),
+    ),
+)
 @click.argument("name", type=click.Choice(["gate", "report", "proof"]), default="gate")
 def command(name: str) -> int:
     """Print the JSON schema of gate.yaml (gate), report.json (report) or proof.json (proof)."""

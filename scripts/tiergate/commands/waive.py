@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 @click.command(
     "waive",
-    epilog="Example: tiergate waive ISS-004 --finding src/load.py:12 --reason 'vendored, replaced "
-    "by the 2.0 format' --owner dev-security --days 30",
+    epilog=options.examples(
+        "waive",
+        ("ISS-004 --reason 'vendored' --owner dev-security", "the whole verdict, for 30 days"),
+        (
+            "ISS-004 --finding src/load.py:12 --reason 'vendored' --owner dev-security --days 9",
+            "one finding alone",
+        ),
+    ),
 )
 @click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
 @options.spec

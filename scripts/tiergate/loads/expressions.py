@@ -136,6 +136,8 @@ class Expressions:
         self._logs: list[dict[str, set[Value]]] = []
         self._uses: dict[int, DictionaryUses] = {}
         self._methods: dict[type[ast.AST], Callable[[Any, Any], Any] | None] = {}
+        self._given_torch: set[str] = set()
+        """Names of functions that are called with torch itself."""
         self._texts: dict[tuple[str, str], ast.Module | ast.Expression] = {}
         self._forget()
 
@@ -169,7 +171,7 @@ class Expressions:
             scope.shared.add(name)
         if any(isinstance(value, Table) for value in values) and not self._tracked(scope, name):
             values = loose(values)
-        values = bounded(values)
+        values = bounded(frozenset(_changeable(value) for value in values))
         if any(is_load(value) for value in values):
             self._load_names.add(name)
         scope.env[name] = values
@@ -328,14 +330,14 @@ class Expressions:
         return self._display(node.elts)
 
     def _of_list(self, node: ast.List) -> Values:
-        return self._display(node.elts)
+        return self._display(node.elts, mutable=True)
 
-    def _display(self, elements: Sequence[ast.expr]) -> Values:
+    def _display(self, elements: Sequence[ast.expr], *, mutable: bool = False) -> Values:
         if any(isinstance(element, ast.Starred) for element in elements):
             for element in elements:
                 self._evaluate(element.value if isinstance(element, ast.Starred) else element)
             return UNKNOWN
-        return frozenset({Display(tuple(self._evaluate(e) for e in elements))})
+        return frozenset({Display(tuple(self._evaluate(e) for e in elements), mutable)})
 
     def _of_dict(self, node: ast.Dict) -> Values:
         table = Table(())
@@ -577,6 +579,7 @@ class Expressions:
                 self._store_attribute(name, values)
         relied, self._relied = self._relied, outer | self._relied
         given = _Given(node, arguments, keywords)
+        self._pass_modules(node.func, (*arguments, *(values for _, values in keywords)))
         found = NOTHING
         for value in functions:
             if isinstance(value, (Loader, Partial)):
@@ -596,6 +599,13 @@ class Expressions:
         if isinstance(node.func, ast.Attribute) and functions == UNKNOWN:
             found = self._call_method(node.func, given) or found
         return self._placed(found or UNKNOWN, node)
+
+    def _pass_modules(self, function: ast.expr, given: Sequence[Values]) -> None:
+        """Remember that functions of this name are given torch itself."""
+        if any(is_torch(value) for values in given for value in values):
+            name = getattr(function, "attr", getattr(function, "id", ""))
+            self._changed |= name not in self._given_torch
+            self._given_torch.add(name)
 
     def _judge(
         self,
@@ -995,6 +1005,15 @@ def loose(values: Values) -> Values:
             found = (found - {value}) | UNKNOWN
             found |= frozenset({Display((modules,))}) if modules else NOTHING
     return found
+
+
+def _changeable(value: Value) -> Value:
+    """Return a list that has a name with flags that may become anything."""
+    if isinstance(value, Display) and value.mutable:
+        return Display(
+            tuple(items if constants(items, str) else items | UNKNOWN for items in value.items)
+        )
+    return value
 
 
 def _may_be_any_module(value: Value) -> bool:

@@ -25,6 +25,7 @@ from tiergate.loads.values import (
     Loader,
     Local,
     Partial,
+    Symbol,
     Table,
     Values,
     bounded,
@@ -58,12 +59,16 @@ _HOT = (
     (b"__getattribute__", rb"__getattribute__"),
     (b"getattr_static", rb"getattr_static"),
     (b"return", rb"\breturn\s*\(?\s*(?:torch|serialization)\b(?![ \t]*\.)"),
+    (b"= torch", rb"=[ \t]*torch\b(?![ \t]*\.)"),
+    (b"=torch", rb"=torch\b(?![ \t]*\.)"),
     (b"import_module", rb"import_module"),
     (b"__import__", rb"__import__"),
     (b"resolve_name", rb"resolve_name"),
     (b"locate", rb"\blocate\b"),
 )
 _ASKED = re.compile(rb"weights_only\s*=\s*(?:not\s+)?(\w+)\s*\(")
+
+_NEVER_SWALLOWING = ("builtins.open()", "torch.")
 
 _Env = dict[str, Values]
 _State = tuple[_Env, bool]
@@ -281,7 +286,11 @@ class Interpreter(Expressions):
         scope.env, scope.running = {}, True
         arguments = node.args
         for parameter in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-            self._bind(parameter.arg, UNKNOWN | scope.defaults.get(parameter.arg, NOTHING))
+            values = UNKNOWN | scope.defaults.get(parameter.arg, NOTHING)
+            given = getattr(node, "name", "") in self._given_torch
+            if given and parameter.arg not in {"self", "cls"}:
+                values |= symbol("torch")
+            self._bind(parameter.arg, values)
         if arguments.vararg is not None:
             self._bind(arguments.vararg.arg, UNKNOWN)
         if arguments.kwarg is not None:
@@ -565,15 +574,20 @@ class Interpreter(Expressions):
         self._loop(begin, node)
 
     def _do_with(self, node: ast.With | ast.AsyncWith) -> None:
+        swallowing = False
         for item in node.items:
             values = self._evaluate(item.context_expr)
+            swallowing |= not all(
+                isinstance(value, Symbol) and value.dotted.startswith(_NEVER_SWALLOWING)
+                for value in values
+            )
             if item.optional_vars is not None:
                 self._assign(item.optional_vars, values, node)
-        # A context manager may swallow what is raised in it.
+        # Most context managers may swallow what is raised in them.
         before = self._save()
         bound = self._logged(lambda: self._execute(node.body))
-        if not self._live:
-            self._merge([(_joined(before[0], bound), before[1])])
+        if swallowing or not self._live:
+            self._merge([self._save(), (_joined(before[0], bound), before[1])])
 
     _do_asyncwith = _do_with
 

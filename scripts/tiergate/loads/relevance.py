@@ -32,7 +32,8 @@ _PLAIN_IMPORT = re.compile(
     rb"\s*import\s+torch\s*(?:#.*)?|\s*from\s+torch\s+import\s+(?!.*\b(?:serialization|load)\b).*|\s*#.*"
 )
 _HANDED_ON = re.compile(
-    rb"\b(?:return|yield|lambda[^:\n]*:)\s*\(?\s*torch\b(?!\s*\.)|^[\s(\[]*torch[\s),\]]*$|,\s*torch\s*$",
+    rb"\b(?:return|yield|lambda[^:\n]*:)\s*\(?\s*torch\b(?!\s*\.)|^[\s(\[]*torch[\s),\]]*$|,\s*torch\s*$"
+    rb"|(?<!attr)(?<!vars)(?<!dir)\(\s*torch\s*[,)]|,\s*torch\s*[,)]",
     re.MULTILINE,
 )
 # Ways to name an attribute or to run code without writing its name. Each begins with what is

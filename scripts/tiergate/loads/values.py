@@ -65,6 +65,7 @@ class Display:
     """A tuple or a list as it is written."""
 
     items: tuple[Values, ...]
+    mutable: bool = False
 
 
 @dataclass(frozen=True)

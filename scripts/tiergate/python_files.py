@@ -16,6 +16,7 @@ SUFFIXES = frozenset({".py", ".pyi", ".pyw"})
 _NEWLINE = b"\n"
 _NOTEBOOK = ".ipynb"
 _UNREADABLE_SUFFIXES = frozenset({".pyc", ".pyx"})
+_SHEBANG = re.compile(rb"#!.*(?:python|pypy|\b(?:uv|pipx|hatch|pdm|poetry)[ \t]+run\b)")
 _SUPPRESSION = re.compile(rb"#\s*(?:nosem(?:grep)?\b|nosec\b|noqa:[^\n]*\b(?:S614|TOR102)\b)")
 
 
@@ -128,4 +129,4 @@ def _has_shebang(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         first = stream.readline(200)
-    return first.startswith(b"#!") and b"python" in first
+    return _SHEBANG.match(first) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -355,3 +356,56 @@ def test_reproduce_command_finds_the_same(sample: Sample, tmp_path: Path, monkey
     done = sample.shell(command)
     assert done.returncode == 1, done.stderr
     assert "src/a b.py" in done.stdout
+
+
+def test_over_long_line_is_read_to_its_end(sample: Sample):
+    sample.write("src/a.py", f"import torch\nx = [{'1, ' * 200_000}torch.load('m')]\n")
+    assert places(scan(sample)) == [("src/a.py", 2)]
+
+
+@pytest.mark.parametrize(
+    "first", ["#!/usr/bin/env -S uv run --script", "#! /usr/bin/pypy3", "#!/usr/bin/python3 -I"]
+)
+def test_script_is_known_by_what_runs_it(sample: Sample, first: str):
+    sample.write("src/run-me", f"{first}\n{UNSAFE}")
+    assert places(scan(sample)) == [("src/run-me", 4)]
+
+
+def test_submodule_is_not_passed_over(sample: Sample, tmp_path: Path):
+    other = tmp_path / "other"
+    other.mkdir()
+    commit = ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "one")
+    for arguments in (("init", "-q"), ("add", "-A"), (*commit, "--allow-empty")):
+        subprocess.run(["git", *arguments], cwd=other, check=True)
+    sample.commit()
+    add = ["git", "-c", "protocol.file.allow=always", "submodule", "add", "-q"]
+    subprocess.run([*add, str(other), "src/vendored"], cwd=sample.root, check=True)
+    verdict = scan(sample)
+    assert verdict.status == "error"
+    assert "src/vendored" in verdict.summary
+
+
+def test_findings_are_kept_on_a_laptop_and_in_ci_only_where_it_is_asked_for(
+    sample: Sample, tmp_path: Path, monkeypatch
+):
+    for name in ("CI", "GITHUB_ACTIONS", "TIERGATE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    kept = tmp_path / "cache" / "tiergate" / "findings"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sample.write("src/a.py", UNSAFE)
+    monkeypatch.setenv("CI", "true")
+    assert places(scan(sample)) == [("src/a.py", 3)]
+    assert not kept.exists()
+    monkeypatch.setenv("TIERGATE_CACHE", "1")
+    assert places(scan(sample)) == [("src/a.py", 3)]
+    assert {path.name.split("-")[0] for path in kept.iterdir()} == {"loads", "semgrep", "syntax"}
+    scanned: list[int] = []
+    run = semgrep._scan
+    monkeypatch.setattr(
+        semgrep, "_scan", lambda *given: (scanned.append(len(given[1])), run(*given))[1]
+    )
+    assert places(scan(sample)) == [("src/a.py", 3)]
+    sample.write("src/a.py", f"\n{UNSAFE}")
+    assert places(scan(sample)) == [("src/a.py", 4)]
+    # From what was kept, but for the file that changed; the examples are scanned beside.
+    assert scanned == [0, 1]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiergate.loads import folding, relevance, scan
+from tiergate.loads import folding, interpreter, project, relevance, scan
 from tiergate.loads.notebooks import NotebookError, extract
 from tiergate.loads.values import Constant, constant
 
@@ -126,6 +126,31 @@ def test_deep_nesting_and_new_syntax_are_unreadable_not_safe():
     assert broken.unreadable
 
 
+def test_file_that_would_take_hours_to_follow_is_unreadable_not_safe(monkeypatch):
+    depth = 10
+    lines = ["import torch"]
+    for level in range(depth):
+        lines += [f"{' ' * level}for i in p:", f"{' ' * level} x{level} = True"]
+    lines += [f"{' ' * depth}x{level} = False" for level in range(depth)]
+    lines += [f"{' ' * depth}torch.load(p, weights_only=x0)"]
+    source = {"a.py": "\n".join(lines).encode()}
+    assert scan.scan(source, ["a.py"], "explicit").seen["a.py"].places
+    monkeypatch.setattr(interpreter, "_STATEMENTS", 2000)
+    result = scan.scan(source, ["a.py"], "explicit")
+    assert result.unreadable == ["a.py: ValueError: too involved to follow"]
+    assert not result.seen
+
+
+def test_modules_that_never_come_to_an_end_are_unreadable(monkeypatch):
+    monkeypatch.setattr(project, "_ROUNDS", 1)
+    sources = {
+        "case.py": b"from other import fetch\nfetch('m')\n",
+        "other.py": b"from torch import load as fetch\n",
+    }
+    result = scan.scan(sources, ["case.py", "other.py"], "explicit")
+    assert "case.py: too involved to follow through modules" in result.unreadable
+
+
 def test_columns_are_in_characters():
     source = "import torch\nx = 'üü'; torch.load(p)\n".encode()
     (place,) = scan.scan({"a.py": source}, ["a.py"], "explicit").seen["a.py"].places
@@ -190,6 +215,7 @@ def test_folding_agrees_with_python(left: str, right: str):
 def test_folding_is_bounded():
     assert folding.binary(ast.Mod(), constant("%1000000000d"), constant(1)) is None
     assert folding.method("join", constant("x" * 4000), [["a", "b", "c"]]) is None
+    assert folding.method("format", constant("{:{}}"), ["x", 999_999_999]) is None
 
 
 @pytest.mark.parametrize(

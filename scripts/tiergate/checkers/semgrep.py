@@ -19,7 +19,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -183,7 +183,7 @@ def observe(parameters: With, context: Context) -> Observation:
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only where it scans
 
     rules = chosen_rules(parameters.rules)
-    kept = _caches(rules, context)
+    kept = _caches(parameters, rules, context)
     # Compiling and semgrep are processes of their own: this one resolves meanwhile.
     with ThreadPoolExecutor(max_workers=2) as pool:
         compiling = pool.submit(_syntax_errors, inventory, kept, context)
@@ -261,7 +261,7 @@ class _Caches:
             kept.save()
 
 
-def _caches(rules: list[str], context: Context) -> _Caches:
+def _caches(parameters: With, rules: list[str], context: Context) -> _Caches:
     root = str(context.candidate.repository.root)
     own = _own_digest()
     texts = [
@@ -271,7 +271,7 @@ def _caches(rules: list[str], context: Context) -> _Caches:
     python = context.candidate.python
     about = python.resolve().stat()
     return _Caches(
-        scan=findings_cache.digest(root, own, version, *rules, *texts),
+        scan=findings_cache.digest(root, own, version, parameters.engine, *rules, *texts),
         syntax=findings_cache.digest(root, own, python, about.st_size, about.st_mtime_ns),
         loads=findings_cache.digest(root, own, sys.version),
     )
@@ -293,7 +293,8 @@ def _syntax_errors(inventory: Inventory, kept: _Caches, context: Context) -> lis
     new = [file for file in files if kept.syntax.get(file.digest) is None]
     if not new:
         return []
-    result = context.candidate.run_job(
+    # A bare interpreter: the one that forks has imported torch, which takes longer than this.
+    result = replace(context.candidate, warm=None).run_job(
         "syntax",
         context.device,
         context.criterion.timeout,

@@ -79,8 +79,10 @@ def unary(kind: ast.unaryop, operand: Values) -> Values | None:
 
 def method(name: str, base: Values, arguments: Sequence[Any]) -> Values | None:
     """Fold a call of a method of str or bytes."""
-    if name not in _METHODS or (name == "format" and _may_explode(base)):
+    if name not in _METHODS:
         return None
+    if name == "format" and (_may_explode(base) or any(isinstance(a, int) for a in arguments)):
+        return None  # a number may be a width: '{:{}}'
     return _over([base], lambda text: getattr(text, name)(*arguments), (str, bytes))
 
 

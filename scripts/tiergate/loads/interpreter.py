@@ -39,6 +39,8 @@ from tiergate.loads.values import (
 
 _ROUNDS = 8
 _LOOPS = 4
+_STATEMENTS = 300_000
+"""What is followed of one file, loops counted as often as they are run: seconds, not hours."""
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A function is followed only for the sake of one of these; with the words that each begins with.
 _HOT = (
@@ -116,6 +118,7 @@ class Interpreter(Expressions):
         self._ends: list[int] = []
         self._hot: list[int] = []
         """Numbers of the lines for whose sake a function is interpreted."""
+        self._statements = _STATEMENTS
         self._lines: dict[bytes, frozenset[int]] = {}
         """Where a pattern matches."""
         self._exports = exports
@@ -346,6 +349,9 @@ class Interpreter(Expressions):
     # Statements
 
     def _execute(self, body: Sequence[ast.stmt]) -> None:
+        self._statements -= len(body)
+        if self._statements < 0:
+            raise ValueError("too involved to follow")
         for statement in body:
             kind = type(statement)
             if kind not in self._methods:

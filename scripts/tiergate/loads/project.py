@@ -70,6 +70,9 @@ class Project:
             waiting = [*self._outdated(), *self._reached(wanted)]
             if not waiting:
                 break
+        else:
+            for path in waiting:
+                self._analysis.unreadable[path] = f"{path}: too involved to follow through modules"
         judged = set(wanted)
         results = {p: r for p, r in self._analysis.results.items() if p in judged}
         for path, result in results.items():

@@ -147,3 +147,30 @@ def test_semgreps_own_test_command_agrees(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert f"{len(RULES)}/{len(RULES)}: ✓ All tests passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "after"),
+    [
+        ("numpy", "np.load(p, allow_pickle=True)", "np.load(p, allow_pickle=False)"),
+        ("yaml", "yaml.unsafe_load(p)", "yaml.safe_load(p)"),
+        (
+            "trust-remote-code",
+            "A.from_pretrained(p, trust_remote_code=True)",
+            "A.from_pretrained(p, trust_remote_code=False)",
+        ),
+    ],
+)
+def test_fix_of_a_rule_leaves_nothing_to_find(rule: str, before: str, after: str, tmp_path: Path):
+    path = tmp_path / "a.py"
+    imports = "import numpy as np\nimport yaml\n"
+    path.write_text(f"{imports}{before}\n")
+    config = f"{semgrep.RULES}/unsafe-deserialization-{rule}.yaml"
+    flags = ["--metrics=off", "--disable-version-check", "--no-git-ignore", "--autofix"]
+    subprocess.run(
+        ["osemgrep", "scan", "--experimental", "--config", config, *flags, "--", path],
+        executable=semgrep._fast_engine(),
+        capture_output=True,
+        check=True,
+    )
+    assert path.read_text() == f"{imports}{after}\n"

@@ -1,5 +1,6 @@
 """What the rule must find (ruleid) and must leave alone (ok); read in every run as a canary."""
 
+import numpy as np
 import torch
 
 
@@ -24,6 +25,17 @@ def sample(probabilities, logits):
     one = chosen[0].item()
     # ok: item-on-batch
     highest = logits.argmax().item()
+    # ok: item-on-batch
+    whole = torch.argmax(logits).item()
+    place = np.argmax(logits)
+    # ok: item-on-batch
+    place = int(place)
+    action = environment.action_space.sample()
+    # ok: item-on-batch
+    action = int(action)
+    last = logits.argmax(-1)
+    # ruleid: item-on-batch
+    last = last.item()
     # ok: item-on-batch
     mean = loss.mean().item()
     # ok: item-on-batch

@@ -273,6 +273,13 @@ SPECS = [
         _HEAD + _SEMGREP,
     ),
     SpecAttack(
+        "no-rules",
+        "no rules: they find nothing",
+        _HEAD + _SEMGREP.replace("[unsafe-torch-load]", "[]"),
+        "rules",
+        _HEAD + _SEMGREP,
+    ),
+    SpecAttack(
         "excluded",
         "`exclude:` in a semgrep criterion",
         _HEAD + _SEMGREP.replace("[src]", "[src], exclude: [x]"),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import attack_beyond
+import attack_catalogue
 import attack_platform
 import attack_suite
 import attack_table
@@ -15,6 +16,8 @@ from attack_gate import Interpreter, run_against_base, verdict_on, words
 from attack_platform import BaseAttack, ReportAttack, SpecAttack
 
 from tiergate.errors import ExitCode
+
+ROOT = attack_table.ROOT
 
 
 @pytest.mark.parametrize("attack", attack_suite.ATTACKS, ids=lambda attack: attack.name)
@@ -83,6 +86,25 @@ def test_what_is_documented_as_beyond_the_gate_is_green(
     verdict = verdict_on(tmp_path, case.changes, case.criterion, running, {})
 
     assert verdict.status == "pass", words(verdict)
+
+
+def test_every_way_that_is_known_elsewhere_has_its_cases() -> None:
+    suites = (
+        attack_suite.ATTACKS,
+        attack_platform.REPORTS,
+        attack_platform.SPECS,
+        attack_platform.BASES,
+        attack_beyond.CASES,
+    )
+    names = {case.name for cases in suites for case in cases}
+    ways = dict(attack_catalogue.WAYS)
+    assert len(ways) == len(attack_catalogue.WAYS)
+    for way, cases in ways.items():
+        assert cases, way
+        for case in cases:
+            file, _, test = case.partition("::")
+            known = case in names or (test and f"def {test}(" in (ROOT / file).read_text())
+            assert known, f"{way}: no case {case}"
 
 
 def test_the_page_of_attacks_is_up_to_date() -> None:

@@ -153,8 +153,8 @@ def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
     for name in ("body", "orelse", "finalbody"):
         if block := getattr(node, name, None):
             yield block
-    for handler in getattr(node, "handlers", []):
-        yield handler.body
+    for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+        yield part.body
 
 
 def _first_line(node: ast.stmt) -> int:
@@ -164,23 +164,25 @@ def _first_line(node: ast.stmt) -> int:
 
 
 def _vacuous(tree: ast.Module, names: Names) -> Iterator[Doubt]:
-    for node in ast.walk(tree):
+    for node in _statements(tree.body, inside=True):
         if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) and node.test.elts:
             message = "assert (condition, message) is always true: remove the parentheses"
             yield Doubt("suspect", "", node.lineno, message)
         elif isinstance(node, _Function) and names.function(node):
-            for statement in _own_statements(node):
+            for statement in _statements(node.body, inside=False):
                 if isinstance(statement, ast.Return) and _is_condition(statement.value):
                     message = f"{node.name} returns a condition: assert it"
                     yield Doubt("suspect", node.name, statement.lineno, message)
 
 
-def _own_statements(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.stmt]:
-    """The statements of a function without those of functions and classes inside it."""
-    waiting = list(function.body)
+def _statements(body: Sequence[ast.stmt], *, inside: bool) -> Iterator[ast.stmt]:
+    """The statements of a block and those in it; also those of functions and classes, or not."""
+    waiting = list(body)
     while waiting:
         node = waiting.pop()
         yield node
+        if inside and isinstance(node, (*_Function, ast.ClassDef)):
+            waiting.extend(node.body)
         for block in _blocks(node):
             waiting.extend(block)
 

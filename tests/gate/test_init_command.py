@@ -326,6 +326,24 @@ def test_the_pytest_configuration_is_read(files, tests, options, made):
     assert project.options == options
 
 
+@pytest.mark.parametrize(
+    ("files", "roots", "modules"),
+    [
+        (["src/__init__.py", "src/model/__init__.py"], ["."], ["src"]),
+        (["my-package/__init__.py", "my-package/shop/__init__.py"], [], []),
+        (["research-code/shop/__init__.py"], ["research-code"], ["shop"]),
+        (["experiments/first/__init__.py"], ["."], ["experiments.first"]),
+        (["python/shop/__init__.py", "docs/ext/__init__.py"], ["python"], ["shop"]),
+        (["-x/__init__.py", "shop/__init__.py"], ["."], ["shop"]),
+    ],
+)
+def test_packages_are_found_where_they_are(files, roots, modules, made):
+    sample = made({**dict.fromkeys(files, ""), "tests/test_a.py": ""})
+    (project,) = survey.survey(Repository(sample.root)).projects
+    assert [module.name for module in project.modules] == modules
+    assert [root for root in project.roots if root != "."] == [r for r in roots if r != "."]
+
+
 def test_files_that_are_no_python_or_cannot_be_read_do_no_harm(made):
     sample = made(
         {"shop/__init__.py": "__all__ = [1, 'x']\n", "shop/bad.py": "def (\n", "x.ipynb": "{"}

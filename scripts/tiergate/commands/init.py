@@ -269,7 +269,7 @@ def _files(repository: Repository, text: str, owner: str) -> dict[str, str]:
 
 def _write(files: dict[str, str], repo: Path, *, dry_run: bool) -> None:
     """Write the files that are not there yet; print the lines for code owners that are."""
-    from tiergate.start import gate_file
+    from tiergate.start import gate_file, github_files
     from tiergate.verdict import write_atomically
 
     click.echo("", err=True)
@@ -286,3 +286,5 @@ def _write(files: dict[str, str], repo: Path, *, dry_run: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text.encode())
             click.echo(f"wrote {path}", err=True)
+            if name == github_files.WORKFLOW:
+                click.echo(f"  it installs {github_files.JUDGE}: see TIERGATE in it", err=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from tiergate import __version__
 from tiergate.repository import Repository
 
+JUDGE = f"tiergate=={__version__}"
+"""What the workflow installs, until somebody names another place."""
+
 WORKFLOW = ".github/workflows/gate.yml"
 OWNERS_PLACES = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
 """Where GitHub looks for code owners; the first one counts."""
@@ -35,7 +38,7 @@ jobs:
       contents: read # to check out the repository
     env:
       # Where the judge comes from: a release, the URL of a wheel, or git+https://… with a commit.
-      TIERGATE: "tiergate==@VERSION@"
+      TIERGATE: "@JUDGE@"
       BASE: ${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha }}
     steps:
       - name: Check out
@@ -80,7 +83,7 @@ jobs:
 
 def workflow(repository: Repository) -> str:
     """Return a workflow that judges pull requests, merge groups and the default branch."""
-    text = _WORKFLOW.replace("@VERSION@", __version__)
+    text = _WORKFLOW.replace("@JUDGE@", JUDGE)
     return text.replace("@REQUIREMENTS@", " ".join(_requirements(repository)))
 
 

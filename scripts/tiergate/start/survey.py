@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from tiergate.fields import check_repository_path
 from tiergate.models.files import is_model
 from tiergate.repository import Repository
 from tiergate.start import configuration
@@ -128,6 +129,7 @@ def _own(repository: Repository) -> tuple[list[str], list[str]]:
         name
         for name in files
         if name.isprintable()
+        and check_repository_path(name) is None
         and not _below(name, environments)
         and not any(part.startswith(".") for part in PurePosixPath(name).parts[:-1])
         and "node_modules" not in name.split("/")
@@ -210,9 +212,11 @@ def _modules(
     packages = {str(PurePosixPath(n).parent) for n in code if n.endswith("/__init__.py")}
     for folder in sorted(packages):
         if str(PurePosixPath(folder).parent) not in packages:
-            root = _root(folder, project)
+            root = _root(str(PurePosixPath(folder).parent), project)
             path = f"{folder}/__init__.py"
-            yield root, Module(_dotted(folder, root), path, _all(code[path]))
+            name = _dotted(folder, root)
+            if all(part.isidentifier() for part in name.split(".")):
+                yield root, Module(name, path, _all(code[path]))
     for name in sorted(code):
         file = PurePosixPath(name)
         folder = str(file.parent)

@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "Judge this repository: run the criteria and decide.",
     "init": "Look at a repository and write its first gate, with true numbers.",
     "decide": "Put the reports of all legs together and decide.",
-    "report": "Show reports as JUnit, SARIF, Markdown and more.",
+    "report": "Show reports as HTML, JUnit, SARIF, Markdown and more.",
     "prove": "Show that every criterion can fail: try changes that must turn it red.",
     "fix": "Mend what a criterion found, where a program can.",
     "status": "Show where each tier and criterion stands, since when, and what is open.",

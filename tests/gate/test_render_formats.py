@@ -261,6 +261,7 @@ ORACLES = {
     "markdown": markdown,
     "github": commands,
     "pr-comment": markdown,
+    "html": read_html,
     "junit": read_junit,
     "sarif": read_sarif,
     "badge": json.loads,

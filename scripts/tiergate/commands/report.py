@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 # Named here, so that --help need not import the renderers.
 FORMATS = (
-    "badge", "github", "json", "junit", "markdown", "pr-comment", "sarif", "text",
+    "badge", "github", "html", "json", "junit", "markdown", "pr-comment", "sarif", "text",
 )  # fmt: skip
 
 _EPILOG = """\b
 Examples:
+  tiergate report --to html .tiergate -o report.html
   tiergate report --to junit .tiergate/report.json -o junit.xml
   tiergate report --to sarif reports/ -o tiergate.sarif
   tiergate report --to markdown reports/ >> "$GITHUB_STEP_SUMMARY"

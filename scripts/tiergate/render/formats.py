@@ -14,6 +14,7 @@ FORMATS: Mapping[str, str] = {
     "markdown": "tiergate.render.markdown",
     "github": "tiergate.render.github",
     "pr-comment": "tiergate.render.pr_comment",
+    "html": "tiergate.render.html",
     "junit": "tiergate.render.junit",
     "sarif": "tiergate.render.sarif",
     "badge": "tiergate.render.badge",
@@ -32,7 +33,6 @@ class Rendering:
 
     decision: Decision
     reports: tuple[Report, ...]
-    trend: tuple[Trend, ...] = ()
 
     @property
     def title(self) -> str:
@@ -47,16 +47,6 @@ class Rendering:
     def cells(self) -> list[CellDecision]:
         """Every cell that was expected, then the head's own."""
         return [*self.decision.cells, *self.decision.head]
-
-
-@dataclass(frozen=True)
-class Trend:
-    """How one cell went, in one run after the other, the oldest first."""
-
-    cell: str
-    statuses: tuple[str, ...]
-    seconds: tuple[float, ...]
-    commits: tuple[str, ...]
 
 
 def render(format_name: str, rendering: Rendering) -> str:

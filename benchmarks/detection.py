@@ -34,7 +34,7 @@ import detection  # noqa: E402 - the labels are read as the tests read them
 VENVS = Path(os.environ.get("TIERGATE_VENVS") or ROOT / ".venvs")
 PAGE = ROOT / "docs" / "detection.md"
 OURS = Path(sys.executable).parent / "tiergate"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PARTS = ("cases", "times")
 GATE = """gate: TIER 0
 devices: [cpu]
 criteria:
@@ -293,6 +293,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow", action="store_true", help="time TorchFix as well: half an hour")
     parser.add_argument("--write", action="store_true", help="put the tables into docs")
+    parser.add_argument("--only", choices=PARTS, help="measure one part alone")
     options = parser.parse_args()
     every = detectors(options.detectors.absolute())
     for detector in every:
@@ -301,14 +302,25 @@ def main() -> None:
                 f"{detector.name} is not installed and not measured: python -m venv "
                 f"{VENVS / 'detectors'} && {VENVS / 'detectors'}/bin/pip install bandit torchfix"
             )
-    lines = found_and_missed(every)
-    lines += ["", *costs(every, options.tree or _torch(), options.rounds, slow=options.slow)]
-    print("\n".join(lines))
-    if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        text = "\n".join((f"{before}{BEGIN}", "", *lines, "", f"{END}{after}"))
-        PAGE.write_text(text, encoding="utf-8")
+    for part in PARTS:
+        if options.only in {None, part}:
+            if part == "cases":
+                lines = found_and_missed(every)
+            else:
+                tree = options.tree or _torch()
+                lines = costs(every, tree, options.rounds, slow=options.slow)
+            print("\n".join(lines))
+            if options.write:
+                _write(part, lines)
+
+
+def _write(part: str, lines: list[str]) -> None:
+    """Put what was measured into the page, between the marks of its part."""
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    text = "\n".join((f"{before}{begin}", "", *lines, "", f"{end}{after}"))
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -115,6 +115,9 @@ def _add(found: Inventory, name: str, repository: Repository) -> str:
                 found.skipped.append(name)
             else:
                 found.files[name] = PythonFile(name, extract.source, extract.lines)
+                found.unreadable += [
+                    f"{name}:{line}: a cell that is no Python" for line in extract.broken
+                ]
         elif suffix in SUFFIXES or (not path.suffix and _has_shebang(path)):
             found.files[name] = PythonFile(name, path.read_bytes())
     except notebooks.NotebookError as error:

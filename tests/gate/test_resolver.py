@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import textwrap
 
 import pytest
@@ -306,3 +307,25 @@ def test_notebook_in_another_language_is_none():
 def test_what_is_no_notebook_is_an_error(data: bytes):
     with pytest.raises(NotebookError):
         extract(data)
+
+
+def test_cell_that_is_no_python_is_named_and_the_others_are_read():
+    cells = [["import torch\n"], ["print 'old'\n"], ["torch.load('m')\n"]]
+    document = {"cells": [{"cell_type": "code", "source": source} for source in cells]}
+    found = extract(json.dumps(document, indent=1).encode())
+    assert found is not None
+    assert found.source == b"import torch\ntorch.load('m')\n"
+    assert len(found.broken) == 1
+    assert found.lines[0] < found.broken[0] < found.lines[1]
+
+
+def test_modules_of_one_name_do_not_hide_each_other():
+    sources = {
+        "a/tools.py": b"from torch import load as fetch\n",
+        "b/tools.py": b"from json import load as fetch\n",
+        "a/case.py": b"from .tools import fetch\nfetch('m')\n",
+        "b/case.py": b"from .tools import fetch\nfetch('m')\n",
+    }
+    for order in (list(sources), list(reversed(sources))):
+        seen = scan.scan({name: sources[name] for name in order}, order, "explicit").seen
+        assert [name for name in sorted(seen) if seen[name].places] == ["a/case.py"]

@@ -585,10 +585,12 @@ def _floors(context: Context) -> list[Any]:
     from tiergate import torch_floor  # noqa: PLC0415 - only where it scans
 
     repository = context.candidate.repository
-    return torch_floor.declared(
-        [name for name in repository.files if (repository.root / name).is_file()],
-        lambda name: (repository.root / name).read_bytes(),
-    )
+
+    def read(name: str) -> bytes:
+        path = repository.root / name
+        return path.read_bytes() if path.is_file() else b""
+
+    return torch_floor.declared(repository.files, read)
 
 
 def _notes(

@@ -30,6 +30,8 @@ class Extract:
     source: bytes
     lines: tuple[int, ...]
     """For each line of the source, its line in the notebook's file."""
+    broken: tuple[int, ...] = ()
+    """Lines of the notebook's file where a cell begins that is no Python and left out."""
 
 
 def extract(data: bytes) -> Extract | None:
@@ -52,6 +54,7 @@ def extract(data: bytes) -> Extract | None:
     places = _Places(text)
     lines: list[str] = []
     numbers: list[int] = []
+    broken: list[int] = []
     for cell in cells:
         source = cell.get("source", cell.get("input", ""))
         parts = source if isinstance(source, list) else [source]
@@ -66,10 +69,15 @@ def extract(data: bytes) -> Extract | None:
         if cell.get("cell_type") in _TEXT:
             continue
         code = [line for line, _ in found]
-        for line, (_, number) in zip(_python(code), found, strict=True):
+        python = _python(code)
+        if not _parses("\n".join(python)):
+            broken.append(found[0][1] if found else 1)
+            continue
+        for line, (_, number) in zip(python, found, strict=True):
             lines.append(line)
             numbers.append(number)
-    return Extract("\n".join(lines).encode("utf-8", "replace") + b"\n", tuple(numbers) or (1,))
+    source = "\n".join(lines).encode("utf-8", "replace") + b"\n"
+    return Extract(source, tuple(numbers) or (1,), tuple(broken))
 
 
 def _cells(document: Any) -> list[dict[str, Any]]:

@@ -143,14 +143,14 @@ class Project:
 
     def _reached(self, wanted: Iterable[str]) -> list[str]:
         """Return the other files that have a name under which a module passes on what loads."""
-        passed = {
-            (module_parts(path) or ("",))[-1]: frozenset(
+        passed: dict[str, frozenset[str]] = {}
+        for path, result in self._analysis.results.items():
+            module = (module_parts(path) or ("",))[-1]
+            passed[module] = passed.get(module, frozenset()) | {
                 name
                 for name, values in result.exports.items()
                 if any(not isinstance(v, Symbol) or v.dotted.endswith("load") for v in values)
-            )
-            for path, result in self._analysis.results.items()
-        }
+            }
         return [
             path
             for path in wanted

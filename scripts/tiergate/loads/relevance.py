@@ -55,6 +55,7 @@ _COMPUTED = tuple(
     )
 )
 _WORD = re.compile(rb"\w+")
+_STAR = re.compile(rb"^[ \t]*from\b[^\n#]*\bimport[ \t]*\*", re.MULTILINE)
 _LOOK_BACK = 80
 _OFTEN = frozenset({b"self", b"cls"})
 _TORCH_NAMES = frozenset(
@@ -148,7 +149,9 @@ def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:
         + b"|".join(found)
         + rb")\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|or)\b)[A-Za-z])"
     )
-    return re.search(called, source) is not None and _names(source, module)
+    if not _names(source, module):
+        return False
+    return _STAR.search(source) is not None or re.search(called, source) is not None
 
 
 def may_rebind(source: bytes, module: str, name: str) -> bool:

@@ -2,7 +2,8 @@
 
 ``judge`` holds the gate alone, ``candidate`` what the judged library needs: neither sees the
 other. An environment is made once and again when its inputs change; an interrupted set-up is
-taken up where it stopped. TIERGATE_VENVS names another place for them than ``.venvs``. With
+taken up where it stopped. TIERGATE_VENVS names another place for them than ``.venvs``, and
+TIERGATE_CONSTRAINTS other pins of the judge's packages. With
 ``--root``, what goes into them is read from another checkout, none of whose code is run for it
 but what its requirements run when they are installed.
 """
@@ -64,6 +65,8 @@ class Environment:
 
     @property
     def constraints(self) -> Path:
+        if self.editable and (named := os.environ.get("TIERGATE_CONSTRAINTS")):
+            return Path(named)
         return self.root / self.project / "constraints.txt"
 
     @property

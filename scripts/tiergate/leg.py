@@ -41,6 +41,7 @@ class Leg:
         allow_weakening: let a head pass that weakens the spec.
         isolation: how the processes of jobs come about.
         cache: verdicts of earlier runs; None to evaluate everything.
+        unjudged: why nothing can be evaluated, such as that the leg has no runner.
     """
 
     candidate: Candidate
@@ -54,6 +55,7 @@ class Leg:
     allow_weakening: bool = False
     isolation: Isolation = "process"
     cache: Cache | None = None
+    unjudged: str = ""
 
     @property
     def spec(self) -> Spec:
@@ -163,6 +165,8 @@ def _run(
         # Only the deciding spec waives: a head cannot accept its own failures.
         return waivers.apply(raw, leg.spec.waivers, today)
 
+    if leg.unjudged:
+        return runner.unjudged(cells, leg.candidate, leg.unjudged, listener, judged)
     return runner.run_leg(
         cells,
         leg.candidate.with_spec(spec),

@@ -130,6 +130,22 @@ def _identify(
     return ""
 
 
+def unjudged(
+    wanted: list[Cell],
+    candidate: Candidate,
+    reason: str,
+    listener: Listener,
+    judged: Callable[[Verdict], Verdict],
+) -> LegResult:
+    """Return an error for each cell of a leg that nobody can evaluate; waivers may accept it."""
+    result = LegResult()
+    for cell in wanted:
+        raw = judge.not_run(cell.criterion, cell.device, "error", reason, candidate)
+        result.verdicts.append(judged(raw))
+        listener.finished(result.verdicts[-1])
+    return result
+
+
 def _nothing_runs(
     result: LegResult,
     wanted: list[Cell],

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,17 @@ def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_zizmor_finds_nothing_as_an_auditor() -> None:
-    check("zizmor", "--offline", "--no-progress", "-q", "--persona", "auditor", ".github", "tests")
+    check(
+        "zizmor",
+        "--offline",
+        "--no-progress",
+        "-q",
+        "--persona",
+        "auditor",
+        ".github",
+        "tests",
+        ".",
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,9 @@ def test_zizmor_finds_nothing_as_an_auditor() -> None:
     [
         ("vendor.github-workflows", ".github/workflows/gate.yml"),
         ("custom.github-workflows-require-timeout", ".github/workflows/gate.yml"),
+        ("vendor.github-workflows", ".github/workflows/ci.yml"),
+        ("custom.github-workflows-require-timeout", ".github/workflows/ci.yml"),
+        ("vendor.github-actions", "action.yml"),
         ("vendor.dependabot", ".github/dependabot.yml"),
         *(
             ("vendor.github-actions", str(path.relative_to(ROOT)))
@@ -68,12 +82,15 @@ def test_file_satisfies_the_schema(schema: str, file: str) -> None:
     check("check-jsonschema", "--builtin-schema", schema, file)
 
 
-def test_act_accepts_every_key_of_the_workflow() -> None:
-    check("act", "--validate", "--strict", "--workflows", WORKFLOW)
+@pytest.mark.parametrize("name", ["gate.yml", "ci.yml"])
+def test_act_accepts_every_key_of_the_workflow(name: str) -> None:
+    check("act", "--validate", "--strict", "--workflows", WORKFLOW.parent / name)
 
 
 def test_every_action_is_pinned_by_commit_with_its_version() -> None:
-    uses = [line for line in WORKFLOW.read_text().splitlines() if "uses:" in line]
+    texts = [path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")]
+    lines = "\n".join([*texts, (ROOT / "action.yml").read_text()]).splitlines()
+    uses = [line for line in lines if re.match(r" +(- )?uses:", line)]
     assert uses
     for line in uses:
         assert re.search(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
@@ -101,7 +118,9 @@ def test_the_workflow_runs_for_every_change_and_never_with_the_rights_of_the_bas
     workflow: dict[str, Any],
 ) -> None:
     triggers = workflow["on"]
-    assert set(triggers) == {"pull_request", "merge_group", "workflow_dispatch"}
+    assert set(triggers) == {
+        "pull_request", "merge_group", "push", "workflow_call", "workflow_dispatch",
+    }  # fmt: skip
     # A filter would leave the required check pending for ever.
     assert not triggers["pull_request"]
     assert not triggers["merge_group"]
@@ -120,7 +139,10 @@ def test_the_required_job_cannot_be_skipped_and_no_step_may_fail_unseen(
     gate = workflow["jobs"]["gate"]
     assert gate["if"] == "always()"
     assert gate["needs"] == ["plan", "judge", "prove"]
-    assert gate["name"] == "gate"
+    # A dispatch judges by the spec of its own branch, perhaps a part: it satisfies no merge.
+    assert gate["name"] == (
+        "${{ github.event_name == 'workflow_dispatch' && 'gate (dispatched)' || 'gate' }}"
+    )
     assert [step for step in gate["steps"] if "if" in step] == []
     assert [x for x in (*workflow["jobs"].values(), *steps) if "continue-on-error" in x] == []
 
@@ -296,27 +318,121 @@ def test_a_report_that_was_lost_is_red_although_its_leg_passed(origin: Origin) -
     assert "the cpu leg has no report" in run.summaries["gate"]
 
 
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        ("1s/^.*$/{/", "not a report"),
+        ('s/"commit": *"[0-9a-f]*"/"commit": "0123456789abcdef"/', "of another state"),
+    ],
+)
+def test_a_report_that_is_corrupt_or_of_another_commit_is_red(
+    origin: Origin, edit: str, sentence: str
+) -> None:
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base, environment={"ACT_CORRUPT": edit})
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
+    assert sentence in run.summaries["gate"]
+
+
+SIX = """\
+gate: SAMPLE
+next: the release
+devices: [cpu]
+pythonpath: [src]
+criteria:
+  - {id: exports, uses: imports, with: {module: sample, names: [answer]}}
+  - id: count
+    uses: pytest
+    with: {paths: [tests/test_count.py], collect-only: true}
+    expect: {collected: 2}
+  - {id: tests, uses: pytest, with: {paths: [tests/test_a.py]}, expect: {passed: 1}}
+  - id: loads
+    uses: semgrep
+    with: {rules: [unsafe-torch-load], paths: [src]}
+    expect: {findings: 0}
+  - {id: more, uses: pytest, with: {paths: [tests/test_b.py]}, expect: {passed: 1}}
+  - {id: whole, uses: collection, with: {paths: [tests]}, expect: {collected: ">=4"}}
+"""
+TEST = "from sample import answer\n\ndef test_it():\n    assert answer() == 42\n"
+
+
+def test_each_of_six_criteria_can_turn_the_gate_red(origin: Origin) -> None:
+    origin.write("gate.yaml", SIX)
+    origin.write("tests/test_count.py", TEST + TEST.partition("\n")[2].replace("it", "again"))
+    origin.write("tests/test_a.py", TEST)
+    origin.write("tests/test_b.py", TEST)
+    base = origin.commit()
+    origin.write("src/sample.py", "import torch\n\nanswer = None\nx = torch.load(answer)\n")
+    origin.write("tests/test_count.py", TEST)
+    origin.write("tests/test_b.py", "import pytest\n\n@pytest.mark.skip\n" + TEST)
+    run = pull_request(origin, base)
+    assert run.jobs["gate"] == "failure", run.log
+    rows = re.findall(r"^\| (\w+) \| cpu \| (\w+) ", run.summaries["gate"], re.MULTILINE)
+    assert {name for name, _ in rows} == {"exports", "count", "tests", "loads", "more", "whole"}
+    assert {status for _, status in rows} <= {"fail", "error"}
+
+
+def test_a_push_to_the_default_branch_records_what_it_has(origin: Origin) -> None:
+    commit = origin.commit()
+    run = origin.trigger("push", {"ref": "refs/heads/main", "before": "0" * 40})
+    assert run.jobs["gate"] == "success", run.log
+    report = json.loads((origin.folder / "artifacts/report-cpu/report.json").read_text())
+    assert report["source"]["commit"] == commit
+
+
+def test_another_repository_reuses_the_workflow_with_this_judge(
+    origin: Origin, tmp_path: Path
+) -> None:
+    tool = origin
+    tool.git("remote", "add", "origin", "https://github.com/octo/tiergate.git")
+    tool.commit()
+    other = tool.without_judge(
+        tmp_path / "other",
+        "on: pull_request\njobs:\n  tier0:\n    uses: octo/tiergate/.github/workflows/gate.yml@v1\n"
+        "    with: {judge-repository: octo/tiergate, judge-ref: main}\n",
+    )
+    base = other.commit()
+    other.write("src/sample.py", BROKEN)
+    run = pull_request(other, base, tool=tool)
+    assert run.outputs["base"] == base, run.log
+    assert run.outputs["judge"] == tool.git("rev-parse", "HEAD").strip()
+    assert run.jobs["gate"] == "failure"
+    assert "sample.answer" in run.summaries["gate"]
+
+
 def test_a_leg_that_did_not_end_well_is_red_although_its_report_passes(origin: Origin) -> None:
     base = origin.commit()
     origin.write("src/other.py", "")
     run = pull_request(origin, base, environment={"ACT_UPLOAD_STATUS": "1"})
     assert run.steps["judge (cpu)", "Judge"] == "success", run.log
     assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
-    decision, _, sentence = run.summaries["gate"].strip().partition("\n")
-    assert decision.startswith("## SAMPLE GATE PASSED")
-    assert "the judge job ended with 'failure', although its reports pass" in sentence
+    assert run.summaries["gate"].startswith("## SAMPLE GATE NOT EVALUATED")
+    assert "the judge job ended with 'failure': this is not a pass" in run.summaries["gate"]
 
 
-def test_a_leg_without_a_runner_is_visible_red_and_explained(origin: Origin) -> None:
-    origin.write("gate.yaml", on_devices("[cpu, cuda]"))
+def waiver() -> str:
+    day = datetime.now(timezone.utc).date() + timedelta(days=30)
+    about = "criterion: exports, device: cuda, reason: no GPU yet, owner: qa"
+    return f"waivers:\n  - {{{about}, expires: {day}}}\n"
+
+
+@pytest.mark.parametrize(("in_base", "result"), [(False, "failure"), (True, "success")])
+def test_a_leg_without_a_runner_is_red_unless_the_base_waives_it(
+    origin: Origin, in_base: bool, result: str
+) -> None:
+    spec = on_devices("[cpu, cuda]")
+    origin.write("gate.yaml", spec + waiver() * in_base)
     base = origin.commit()
+    origin.write("gate.yaml", spec + waiver())  # the head's own waiver counts for nothing
     origin.write("src/other.py", "")
     run = pull_request(origin, base)
-    assert run.steps["judge (cpu)", "Judge"] == "success", run.log
-    assert run.steps["judge (cuda)", "The leg has a runner"] == "failure"
-    assert run.jobs["gate"] == "failure"
-    assert "the cuda leg has no runner" in run.summaries["judge (cuda)"]
-    assert "the cuda leg has no report" in run.summaries["gate"]
+    assert run.steps["judge (cpu)", "Keep the report"] == "success", run.log
+    assert run.steps["judge (cuda)", "Keep the report"] == "success"
+    assert run.steps["judge (cuda)", "Judge"] == run.jobs["gate"] == result
+    assert ("judge (cuda)", "Set up the candidate") not in run.steps
+    for job in ("judge (cuda)", "gate"):
+        assert "the cuda leg has no runner" in run.summaries[job]
 
 
 def test_the_label_of_the_repository_variable_reaches_the_matrix(origin: Origin) -> None:
@@ -327,8 +443,10 @@ def test_the_label_of_the_repository_variable_reaches_the_matrix(origin: Origin)
     assert json.loads(run.outputs["matrix"]) == {
         "include": [{"device": "cuda", "runner": "ubuntu-24.04"}]
     }
-    # The runner is there, but has no GPU: an error of the cell, never a skip.
+    # The runner is there, but has no GPU: an error of the cell with a diagnosis, never a skip.
     assert run.steps["judge (cuda)", "Judge"] == "failure", run.log
+    assert run.steps["judge (cuda)", "Diagnose the GPU"] == "failure"
+    assert "not ready to judge" in run.log
     assert run.jobs["gate"] == "failure"
 
 
@@ -340,7 +458,7 @@ def test_the_pull_request_that_brings_the_gate_is_judged_by_it_with_a_warning(
     (origin.folder / "gate.yaml").rename(origin.files / "gate.yaml")
     run = pull_request(origin, base)
     assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
-    assert run.outputs["judge"] == run.outputs["candidate"] != base
+    assert run.outputs["judge"] == run.outputs["base"] == run.outputs["candidate"] != base
     assert f"the base ({base}) has no gate.yaml yet" in run.summaries["plan"]
 
 
@@ -365,14 +483,24 @@ def test_an_entry_of_the_merge_queue_is_judged_by_its_base(origin: Origin) -> No
 
 
 def test_a_dispatch_judges_the_ref_that_it_names(origin: Origin) -> None:
+    criterion = "  - {id: %s, uses: imports, with: {module: sample, names: [answer]}}\n"
+    origin.write("gate.yaml", on_devices("[cpu, cuda]") + criterion % "twin" + criterion % "never")
     trunk = origin.commit()
     origin.git("checkout", "-q", "-b", "feature")
     origin.write("src/sample.py", BROKEN)
     feature = origin.commit()
     origin.git("checkout", "-q", "main")
-    run = origin.trigger("workflow_dispatch", {"inputs": {"ref": "feature"}})
+    inputs = {"ref": "feature", "criteria": "twin, exports", "devices": "cpu"}
+    run = origin.trigger("workflow_dispatch", {"inputs": inputs})
     assert (run.outputs["judge"], run.outputs["candidate"]) == (trunk, feature), run.log
     assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
+    assert json.loads(run.outputs["matrix"])["include"] == [
+        {"device": "cpu", "runner": "ubuntu-24.04"}
+    ]
+    summary = run.summaries["gate"]
+    assert "| exports | cpu | fail" in summary
+    assert "| twin | cpu | fail" in summary
+    assert "| never |" not in summary
 
 
 # The environments of two checkouts

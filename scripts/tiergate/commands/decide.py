@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 @click.argument("reports", nargs=-1, metavar="REPORT…", type=click.Path(path_type=Path))
 @options.spec
 @options.repo
+@options.devices
+@options.only
 @click.option(
-    "--device",
-    "devices",
-    type=click.Choice(["cpu", "cuda"]),
+    "--job",
+    "jobs",
+    metavar="NAME=RESULT",
     multiple=True,
-    help="Expect this leg only; repeatable.  [default: every leg of the spec]",
+    help="How a job of the workflow ended; anything but success fails the decision. Repeatable.",
 )
 @options.base
 @options.allow_weakening
@@ -53,6 +55,8 @@ def command(
     spec_path: Path | None,
     repo: Path,
     devices: tuple[Device, ...],
+    only: tuple[str, ...],
+    jobs: tuple[str, ...],
     base_ref: str | None,
     allow_weakening: bool,
     allow_cached: bool,
@@ -79,7 +83,7 @@ def command(
     if absent := [device for device in devices if device not in gate.devices]:
         raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
     read: list[verdict.Report] = []
-    unreadable = []
+    unreadable = _job_problems(jobs)
     for path in files(reports):
         try:
             read.append(verdict.read(path))
@@ -89,6 +93,7 @@ def command(
         gate,
         read,
         devices=devices or None,
+        only=frozenset(gate.criterion(criterion_id).id for criterion_id in only) or None,
         source=repository.source(),
         unreadable=unreadable,
         today=datetime.now(timezone.utc).date(),
@@ -98,8 +103,27 @@ def command(
         allow_cached=allow_cached,
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    show(Text(colour=colour).decision(decision), decision, output_format)
+    text = Text(colour=colour)
+    body = text.selection(decision, len(decision.cells)) if only else text.decision(decision)
+    show(body, decision, output_format)
     return decision.exit_code
+
+
+def _job_problems(jobs: tuple[str, ...]) -> list[str]:
+    """Say which jobs did not end well: GitHub takes a skipped one for a success."""
+    from tiergate.errors import UserError
+
+    problems = []
+    for job in jobs:
+        name, equals, result = job.partition("=")
+        if not name or not equals:
+            raise UserError(f"--job {job}: write it NAME=RESULT, such as judge=success")
+        if result != "success":
+            problems.append(
+                f"the {name} job ended with {result or 'no result'!r}: this is not a pass, "
+                "whatever its reports say; its log says why"
+            )
+    return problems
 
 
 def files(reports: tuple[Path, ...]) -> list[Path]:

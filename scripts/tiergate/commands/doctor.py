@@ -42,6 +42,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which leg this machine is to judge.",
 )
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    show_default=True,
+    help="github: for a workflow's log, where nothing of it is read as a command.",
+)
 def command(
     repository: str | None,
     on_github: bool,
@@ -51,6 +59,7 @@ def command(
     repo: Path,
     python: str | None,
     device: Device,
+    output_format: str,
 ) -> int:
     """Look for what keeps the gate from being judged, or obeyed, and say how to mend it.
 
@@ -58,6 +67,7 @@ def command(
     looked at.
     """
     from tiergate import diagnosis
+    from tiergate.commands.run import workflow_commands_stopped
     from tiergate.errors import UserError
 
     if on_github:
@@ -79,9 +89,10 @@ def command(
         subject = f"this machine, for the {device} leg"
         verdicts = ("ready to judge", "not ready to judge")
     code = diagnosis.exit_code(lines)
-    click.echo(subject)
-    click.echo(diagnosis.render(lines))
-    click.echo(verdicts[0] if code == 0 else verdicts[1])
+    with workflow_commands_stopped(output_format):
+        click.echo(subject)
+        click.echo(diagnosis.render(lines))
+        click.echo(verdicts[0] if code == 0 else verdicts[1])
     return code
 
 

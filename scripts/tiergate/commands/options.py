@@ -115,6 +115,42 @@ def opened_cache(directory: Path, *, asked: bool | None) -> Iterator[Cache | Non
         kept.close()
 
 
+def _words(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    del context, parameter
+    words = (word for value in values for word in value.replace(",", " ").split())
+    return tuple(dict.fromkeys(words))
+
+
+def _devices(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    words = _words(context, parameter, values)
+    for word in words:
+        if word not in {"cpu", "cuda"}:
+            raise click.BadParameter(f"{word!r} is not one of 'cpu', 'cuda'.")
+    return words
+
+
+only = click.option(
+    "--only",
+    metavar="ID[,ID…]",
+    multiple=True,
+    callback=_words,
+    shell_complete=criterion_ids,
+    help="Only this criterion; repeatable. No tier is decided then.",
+)
+devices = click.option(
+    "--device",
+    "devices",
+    metavar="[cpu|cuda][,…]",
+    multiple=True,
+    callback=_devices,
+    help="Only this leg; repeatable.  [default: every leg of the spec]",
+)
+
+
 def spec_of(spec_path: Path | None, repo: Path) -> Path:
     """Return which spec to read."""
     return spec_path if spec_path is not None else repo / "gate.yaml"

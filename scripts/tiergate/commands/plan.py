@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="Print the order in which to mend what failed in this report; repeatable.",
 )
 @click.option("--github-matrix", is_flag=True, help="Print the matrix of legs as one line of JSON.")
+@options.devices
 @click.option(
     "--runner",
     "runners",
@@ -48,6 +49,7 @@ def command(
     repo: Path,
     failed: tuple[Path, ...],
     github_matrix: bool,
+    devices: tuple[Device, ...],
     runners: tuple[str, ...],
 ) -> int:
     """Show which cells there are, what may run in parallel and what waits for what."""
@@ -59,9 +61,11 @@ def command(
         raise UserError("--failed and --github-matrix exclude each other")
     if runners and not github_matrix:
         raise UserError("--runner says where the legs of --github-matrix run; give both")
+    if absent := [device for device in devices if device not in gate.devices]:
+        raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
     if github_matrix:
         labels = _labels(runners)
-        legs = [_leg(device, labels) for device in gate.devices]
+        legs = [_leg(device, labels) for device in devices or gate.devices]
         click.echo(json.dumps({"include": legs}))
     elif failed:
         _remediation(gate, failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import signal
 import sys
 from collections.abc import Iterator
@@ -43,13 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which leg to judge.",
 )
-@click.option(
-    "--only",
-    metavar="ID",
-    multiple=True,
-    shell_complete=options.criterion_ids,
-    help="Judge this criterion alone; repeatable.",
-)
+@options.only
 @click.option(
     "--report",
     "report_directory",
@@ -65,6 +60,13 @@ if TYPE_CHECKING:
     "--jobs",
     type=click.IntRange(min=1),
     help="Criteria evaluated at the same time.  [default: the usable processors]",
+)
+@click.option(
+    "--unjudged",
+    default="",
+    metavar="WHY",
+    help="Evaluate nothing: report each cell as an error for this reason, such as that the leg has "
+    "no runner. Only a waiver lets it pass.",
 )
 @options.base
 @options.allow_weakening
@@ -87,6 +89,7 @@ def command(
     report_directory: Path | None,
     timeout: float | None,
     jobs: int | None,
+    unjudged: str,
     base_ref: str | None,
     allow_weakening: bool,
     isolation: Isolation,
@@ -101,11 +104,16 @@ def command(
     # Imported here: what `--help` and the other commands need not pay for.
     from tiergate import base, candidate, drift, leg, spec, verdict
     from tiergate.environment import usable_cpus
-    from tiergate.errors import UserError
+    from tiergate.errors import NotEvaluatedError, UserError
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
     from tiergate.repository import Repository
 
+    if platform.system() == "Windows":
+        raise NotEvaluatedError(
+            "run needs a POSIX system (Linux or macOS): only there can all that a candidate starts "
+            "be ended with it"
+        )
     repository = Repository(repo)
     path = options.spec_of(spec_path, repo)
     commit = base.resolve(repository, base_ref) if base_ref else ""
@@ -122,7 +130,7 @@ def command(
         raise UserError(f"{gate.path}: no criterion is judged on {device!r}")
     if absent := sorted(chosen - judged_here):
         raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {gate.path}")
-    interpreter = candidate.find_python(python, repository.root)
+    interpreter = Path("python") if unjudged else candidate.find_python(python, repository.root)
     directory = report_directory or repository.root / ".tiergate"
     prepare(directory, verdict.REPORT_NAME)
     jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
@@ -145,8 +153,9 @@ def command(
             head,
             specs.origin if specs else "base",
             allow_weakening=allow_weakening,
-            isolation=isolation,
-            cache=kept,
+            isolation="process" if unjudged else isolation,
+            cache=None if unjudged else kept,
+            unjudged=unjudged,
         )
         if not quiet:
             origin = f" of {commit[:12]}" if gate.base else ""
@@ -194,6 +203,9 @@ def show(body: str, decision: object, output_format: str) -> None:
     if target := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(target).open("a", encoding="utf-8") as stream:
             stream.write(markdown.summary(decision))
+    if target := os.environ.get("GITHUB_OUTPUT"):
+        with Path(target).open("a", encoding="utf-8") as stream:
+            stream.write(github.outputs(decision))
 
 
 @contextmanager

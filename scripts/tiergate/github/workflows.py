@@ -42,7 +42,12 @@ class Workflow:
         """
         for key, job in self.jobs.items():
             name = str(job.get("name") or key)
-            if name == check or ("uses" in job and check.startswith(f"{name} / ")):
+            # A name that depends on the event is told by the text that it can be.
+            if (
+                name == check
+                or ("${{" in name and f"'{check}'" in name)
+                or ("uses" in job and check.startswith(f"{name} / "))
+            ):
                 return job
         return None
 

@@ -62,3 +62,16 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def outputs(decision: Decision) -> str:
+    """Return the step's outputs: the conclusion, and how many cells have which verdict."""
+    statuses = [cell.verdict.status if cell.verdict else "missing" for cell in decision.cells]
+    passed, waived = statuses.count("pass"), statuses.count("waived")
+    lines = {
+        "conclusion": decision.conclusion,
+        "passed": passed,
+        "waived": waived,
+        "failed": len(statuses) - passed - waived,
+    }
+    return "".join(f"{name}={value}\n" for name, value in lines.items())

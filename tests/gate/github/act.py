@@ -76,6 +76,16 @@ class Origin:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
+    def without_judge(self, folder: Path, workflow: str) -> Origin:
+        """Return another repository: the same library and spec, and a workflow of its own."""
+        other = Origin.__new__(Origin)
+        other.folder, other.files = folder, folder / "origin"
+        shutil.copytree(self.files, other.files, ignore=shutil.ignore_patterns(".git", "scripts"))
+        shutil.rmtree(other.files / ".github")
+        other.write(".github/workflows/gate.yml", workflow)
+        other.git("init", "-q", "-b", "main")
+        return other
+
     def commit(self) -> str:
         """Commit the work tree; return the commit."""
         self.git("add", "--all")
@@ -102,6 +112,7 @@ class Origin:
         *,
         variables: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        tool: Origin | None = None,
     ) -> Run:
         """Run the workflow for an event whose commit is the work tree's.
 
@@ -110,6 +121,7 @@ class Origin:
             payload: the event as GitHub sends it, as far as the workflow reads it.
             variables: the repository's variables.
             environment: for the stand-ins.
+            tool: the repository ``octo/tiergate``, where the workflow uses it.
         """
         artifacts = self.folder / "artifacts"
         artifacts.mkdir()
@@ -126,7 +138,10 @@ class Origin:
         command += ["--action-cache-path", str(self.folder / "act")]
         for name, last, ref in set(_ACTION.findall(WORKFLOW.read_text())):
             command += ["--local-repository", f"{name}@{ref}={STAND_INS / last}"]
+        if tool is not None:
+            command += ["--local-repository", f"octo/tiergate@v1={tool.files}"]
         stand_ins = {
+            "ACT_TOOL": str(tool.files if tool else ""),
             "ACT_ORIGIN": str(self.files),
             "ACT_ARTIFACTS": str(artifacts),
             "ACT_PYTHON": str(python.parent),

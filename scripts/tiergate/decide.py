@@ -328,7 +328,8 @@ def _state(source: Source) -> tuple[str, str]:
 
 
 def _any_pass(report: Report) -> bool:
-    return any(verdict.status in PASSING for verdict in report.verdicts)
+    # A waiver accepts that there is no device: it claims no result of one.
+    return any(verdict.status == "pass" for verdict in report.verdicts)
 
 
 def _miscounted(cell: Cell, found: int, reports: Sequence[Report]) -> str:

@@ -321,7 +321,7 @@ def test_a_report_that_was_lost_is_red_although_its_leg_passed(origin: Origin) -
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        ("1s/^.*$/{/", "not a report"),
+        ("$d", "not a readable report"),
         ('s/"commit": *"[0-9a-f]*"/"commit": "0123456789abcdef"/', "of another state"),
     ],
 )

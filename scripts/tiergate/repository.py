@@ -34,10 +34,13 @@ class Repository:
 
     Args:
         root: the repository's top folder.
+        original: of a throw-away copy, the folder that it is a copy of.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, original: Path | None = None) -> None:
         self.root = root.resolve()
+        self.original = (original or root).resolve()
+        """What is kept on the repository between runs is kept under this name."""
 
     @cached_property
     def is_git(self) -> bool:

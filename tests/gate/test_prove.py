@@ -117,6 +117,19 @@ def test_criteria_that_can_fail_are_proven_and_the_repository_is_not_touched(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_copies_use_what_is_kept_of_the_repository_and_leave_nothing_of_their_own(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TIERGATE_CACHE", "1")
+    rules = {"rules": ["unsafe-torch-load"], "paths": ["src"]}
+    found = prove(sample, {"id": "loads", "uses": "semgrep", "with": rules})
+    assert found["loads"].conclusion == "proven"
+    kept = {path.name.split("-")[0] for path in (tmp_path / "cache/tiergate/findings").iterdir()}
+    assert sorted(kept) == ["loads", "semgrep", "syntax"]
+    assert len(list((tmp_path / "cache/tiergate/findings").iterdir())) == len(kept)
+
+
 def test_check_that_cannot_fail_is_reported(sample: Sample, tmp_path: Path):
     sample.gate(PASSES, TRUE)
     code, output, _ = run(sample, tmp_path, "--only", "true", "--format", "github")

@@ -262,7 +262,7 @@ class _Caches:
 
 
 def _caches(parameters: With, rules: list[str], context: Context) -> _Caches:
-    root = str(context.candidate.repository.root)
+    root = str(context.candidate.repository.original)
     own = _own_digest()
     texts = [
         (RULES / f"{rule}{suffix}").read_bytes() for rule in rules for suffix in (".yaml", ".py")

@@ -26,12 +26,14 @@ class Copies:
     """A folder of copies; made by ``copies``.
 
     Attributes:
+        original: the folder that all of them are copies of.
         untouched: the copy that stays as the repository is.
         cache: a folder for what the untouched copy answers as a base.
     """
 
     def __init__(self, folder: Path, original: Repository) -> None:
-        self.untouched = Repository(folder / "untouched")
+        self.original = original.original
+        self.untouched = Repository(folder / "untouched", self.original)
         self.cache = folder / "cache"
         self._folder = folder
         self._count = 0

@@ -206,7 +206,7 @@ class _Prover:
         )
 
     def _verdict(self, cell: Cell, root: Path) -> Verdict:
-        candidate = replace(self.candidate, repository=Repository(root))
+        candidate = replace(self.candidate, repository=Repository(root, self.copies.original))
         # The untouched copy stands for the base branch.
         base = Base("untouched", self.copies.untouched)
         baseline = Baseline(base, self.copies.cache) if cell.criterion.needs_base else None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tiergate.fields import Device
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
+    from tiergate.runner import Listener
     from tiergate.spec import Spec
     from tiergate.verdict import Verdict
 
@@ -75,11 +76,14 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "output_format",
-    type=click.Choice(["text", "json", "github"]),
+    type=click.Choice(["text", "plain", "json", "github"]),
     default="text",
     show_default=True,
-    help="json: the report on standard output; github: annotations and job summary as well.",
+    help="plain: text without colour, links or a live table; json: the report on standard output; "
+    "github: annotations and job summary as well.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print what is red and the decision alone.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every failure with its traceback.")
 def command(
     spec_path: Path | None,
     repo: Path,
@@ -95,6 +99,8 @@ def command(
     isolation: Isolation,
     cache: bool | None,
     output_format: str,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
     """Run the criteria of the spec on this machine and decide.
 
@@ -136,8 +142,9 @@ def command(
     jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
     threads = max(1, usable_cpus() // jobs)
 
-    text = Text(colour=_colour(), width=None)
-    quiet = output_format == "json"
+    terminal = output_format == "text" and _colour()
+    text = Text(colour=terminal, links=repository.root if terminal else None, verbose=verbose)
+    silent = quiet or output_format == "json"
     with (
         cancelled_by_signals(Cancellation()) as cancellation,
         workflow_commands_stopped(output_format),
@@ -157,17 +164,22 @@ def command(
             cache=None if unjudged else kept,
             unjudged=unjudged,
         )
-        if not quiet:
+        if not silent:
             origin = f" of {commit[:12]}" if gate.base else ""
             click.echo(
                 f"{gate.path}{origin}: {len(task.cells)} cells on {device}, {jobs} at a time, "
                 f"with {interpreter}"
             )
-        report = leg.judge(task, _Progress(text, quiet=quiet))
+        names = [cell.name for cell in (*task.cells, *task.head_cells)]
+        with _listener(text, names, silent=silent, live=terminal) as listener:
+            report = leg.judge(task, listener)
         written = verdict.write(report, directory)
     decision = leg.decision(task, report)
-    if quiet:
+    if output_format == "json":
         sys.stdout.write(verdict.encode(report).decode())
+        return decision.exit_code
+    if quiet:
+        show(text.brief(decision), decision, output_format)
         return decision.exit_code
     body = text.selection(decision, len(task.cells)) if chosen else text.decision(decision)
     show(f"\n{body}\n{written}  ({report.seconds:.1f} s)", decision, output_format)
@@ -269,31 +281,38 @@ def _colour() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
-class _Progress:
-    """Prints a line per cell when it starts and ends; on a terminal, also the running test."""
+@contextmanager
+def _listener(text: Text, cells: list[str], *, silent: bool, live: bool) -> Iterator[Listener]:
+    """Yield who tells a person what happens: a live table on a terminal, or a line per event."""
+    if silent or not live:
+        yield _Lines(text, silent=silent)
+        return
+    from tiergate.render.live import LiveTable
 
-    def __init__(self, text: Text, *, quiet: bool) -> None:
+    with LiveTable(cells) as table:
+        yield table
+
+
+class _Lines:
+    """Prints a line per cell when it starts and when it ends."""
+
+    def __init__(self, text: Text, *, silent: bool) -> None:
         self._text = text
-        self._quiet = quiet
-        self._live = not quiet and sys.stdout.isatty()
+        self._silent = silent
 
     def started(self, cell: str) -> None:
-        if not self._quiet:
-            self._line(f"→ {'start':<9}{cell}")
+        self._line(f"→ {'start':<9}{cell}")
 
     def progress(self, cell: str, what: str) -> None:
-        from tiergate.render.text import one_line
-
-        if self._live:
-            click.echo(f"\r\033[K  {one_line(f'{cell}: {what}')[:110]}", nl=False)
+        """Say nothing: lines tell of cells."""
 
     def expected(self, cell: str, tests: int) -> None:
         """Say nothing: lines tell of cells."""
 
     def finished(self, verdict: Verdict) -> None:
-        if not self._quiet:
-            self._line(self._text.verdict_line(verdict))
+        self._line(self._text.verdict_line(verdict))
 
     def _line(self, line: str) -> None:
-        click.echo(f"\r\033[K{line}" if self._live else line)
-        sys.stdout.flush()
+        if not self._silent:
+            click.echo(line)
+            sys.stdout.flush()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiergate.decide import CellDecision, Decision
 from tiergate.fields import Remedy
-from tiergate.verdict import Failure, Verdict
+from tiergate.verdict import Evidence, Failure, Verdict
 
 if TYPE_CHECKING:
     from tiergate.render.formats import Rendering
 
-_MARKS = {"pass": "✓", "fail": "✗", "error": "!", "blocked": "·", "waived": "~"}
+MARKS = {"pass": "✓", "fail": "✗", "error": "!", "blocked": "·", "waived": "~"}
 _COLOURS = {"pass": "32", "fail": "31", "error": "31", "blocked": "33", "waived": "33"}
 _FAILURES_SHOWN = 10
 _FINDINGS_SHOWN = 20
@@ -50,15 +51,26 @@ class Text:
     Args:
         colour: whether to write ANSI colour codes.
         width: columns; by default the terminal's.
+        links: the repository's root, where places in files shall be links that a click opens.
+        verbose: whether to show every failure, with its traceback.
     """
 
-    def __init__(self, *, colour: bool, width: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        colour: bool,
+        width: int | None = None,
+        links: Path | None = None,
+        verbose: bool = False,
+    ) -> None:
         self._colour = colour
+        self._links = links
+        self._verbose = verbose
         self._width = max(60, width or shutil.get_terminal_size((100, 24)).columns)
 
     def status(self, status: str) -> str:
         """Return a status with its mark."""
-        return self._paint(f"{_MARKS[status]} {status}", _COLOURS[status])
+        return self._paint(f"{MARKS[status]} {status}", _COLOURS[status])
 
     def verdict_line(self, verdict: Verdict) -> str:
         """Return the one line that progress shows for a finished cell."""
@@ -82,6 +94,14 @@ class Text:
         if remarks:
             parts.append("\n".join(remarks))
         return parts
+
+    def brief(self, decision: Decision) -> str:
+        """Return the cells that are red, a line each, and the decision itself."""
+        cells = (*decision.cells, *decision.head)
+        red = [c.verdict for c in cells if c.verdict and c.verdict.status in {"fail", "error"}]
+        lines = [self.verdict_line(verdict) for verdict in red]
+        lines += [f"! {one_line(r.text)}" for r in decision.remarks if r.severe]
+        return "\n".join([*lines, self._conclusion(decision)])
 
     def _conclusion(self, decision: Decision) -> str:
         lines = []
@@ -152,33 +172,60 @@ class Text:
         if evidence.running:
             lines.append(f"  running   {evidence.running}")
         lines += self._failures(evidence.failures)
-        for finding in evidence.findings[:_FINDINGS_SHOWN]:
+        for finding in evidence.findings[: self._most(_FINDINGS_SHOWN)]:
             place = f"{finding.path}:{finding.line}:{finding.column}"
             lines.append(f"  {place}: {finding.rule}")
             lines.append(f"      {finding.code}")
         if evidence.findings:
             message = printable(evidence.findings[0].message)
             lines += [f"  {line}" for line in textwrap.wrap(message, self._width - 2)]
-        if len(evidence.findings) > _FINDINGS_SHOWN:
-            lines.append(f"  … and {len(evidence.findings) - _FINDINGS_SHOWN} more findings")
+        if (more := len(evidence.findings) - self._most(_FINDINGS_SHOWN)) > 0:
+            lines.append(f"  … and {more} more findings")
         lines += [f"  note      {note}" for note in evidence.notes[:10]]
         if evidence.output and not evidence.failures and not evidence.findings:
             tail = printable(evidence.output).strip().splitlines()[-_DETAIL_LINES:]
             lines += ["  output:", *(f"    {line[:300]}" for line in tail)]
         lines += [f"  run       {command}" for command in evidence.reproduce]
         lines += [f"  {name:<9} {value}" for name, value in remedy_rows(verdict.remedy)]
-        return "\n".join([self._paint(title, "1") + "─" * 20, *map(one_line, lines)])
+        shown = [one_line(line) for line in lines]
+        if self._links is not None:
+            shown = self._linked(shown, evidence)
+        return "\n".join([self._paint(title, "1") + "─" * 20, *shown])
+
+    def _most(self, number: int) -> int:
+        return 100_000 if self._verbose else number
+
+    def _linked(self, lines: list[str], evidence: Evidence) -> list[str]:
+        """Make the places links (OSC 8); the address is percent-encoded, whatever the name."""
+        assert self._links is not None
+        places = [(f.path, f.line) for f in evidence.failures if f.path]
+        places += [(f.path, f.line) for f in evidence.findings]
+        for path, line in dict.fromkeys(places):
+            name = one_line(f"{path}:{line}")
+            try:
+                address = (self._links / path).as_uri()
+            except ValueError:
+                continue
+            link = f"\033]8;;{address}\033\\{name}\033]8;;\033\\"
+            lines = [text.replace(name, link, 1) if "\033" not in text else text for text in lines]
+        return lines
 
     def _failures(self, failures: list[Failure]) -> list[str]:
         lines = []
-        for failure in failures[:_FAILURES_SHOWN]:
-            place = f"  {failure.path}:{failure.line}" if failure.path and failure.line else ""
-            lines.append(f"  {failure.outcome}: {failure.id}{place}")
+        for failure in failures[: self._most(_FAILURES_SHOWN)]:
+            place = f"{failure.path}:{failure.line}" if failure.path and failure.line else ""
+            title = f"  {failure.outcome}: {failure.id}"
+            if len(title) + len(place) + 2 <= self._width:
+                lines.append(f"{title}  {place}".rstrip())
+            else:
+                lines += [title, *([f"      at {place}"] if place else [])]
             text = failure.message or failure.details
+            if self._verbose:
+                text = "\n".join(filter(None, dict.fromkeys([failure.message, failure.details])))
             shown = printable(text).strip().splitlines()
-            lines += [f"      {line[:200]}" for line in shown[:4]]
-        if len(failures) > _FAILURES_SHOWN:
-            lines.append(f"  … and {len(failures) - _FAILURES_SHOWN} more")
+            lines += [f"      {line[:200]}" for line in shown[: self._most(4)]]
+        if (more := len(failures) - self._most(_FAILURES_SHOWN)) > 0:
+            lines.append(f"  … and {more} more")
         return lines
 
     def _paint(self, text: str, code: str) -> str:

@@ -161,10 +161,15 @@ class RunTracker(ABC):
         phase = self._current_phase()
         if self.strict:
             check_metric_names(phase, metrics)
-        values = {name: as_number(name, value) for name, value in metrics.items()}
+        values = {
+            # Nearly always a float; a call for each would be most of the time.
+            name: value if type(value) is float else as_number(name, value)
+            for name, value in metrics.items()
+        }
         if step is not None:
             self.last_step = step if self.last_step is None else max(step, self.last_step)
-        self._write("metrics", step=step, metrics=values)
+        if self._journal is not None:
+            self._journalled(self._journal.write_metrics, step, values)
         self._submit(self._log_to_run, values, step)
 
     def log_artifact(

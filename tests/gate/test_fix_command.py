@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -134,6 +136,70 @@ def test_after_mending_all_the_command_says_so_and_the_criterion_passes(sample: 
     assert "1 call mended; 0 left to you" in done.stderr
     assert sample.tiergate("fix", "loads").returncode == 0
     assert sample.verdict(LOADS).status == "pass"
+
+
+def test_shown_changes_are_a_patch_that_git_applies(unsafe: Sample):
+    path = unsafe.write(
+        "src/shop/model.py",
+        "import torch\n\nodd = '\x0c\u2028'\nfirst = torch.load('m')\n"
+        "def last(): return torch.load('n')",
+    )
+    unsafe.commit()
+    patch = unsafe.tiergate("fix", "loads").stdout
+    assert "\\ No newline at end of file" in patch
+    done = subprocess.run(
+        ["git", "apply", "-"],
+        input=patch.encode(),
+        cwd=unsafe.root,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = path.read_bytes()
+    unsafe.git("checkout", "-q", ".")
+    assert unsafe.tiergate("fix", "loads", "--apply").returncode == 0
+    assert path.read_bytes() == shown
+    assert shown.endswith(b"return torch.load('n', weights_only=True)")
+
+
+@pytest.mark.parametrize("obstacle", ["link", "changed", "no space"])
+def test_file_that_must_not_be_replaced_is_left_and_the_reason_is_told(
+    unsafe: Sample, monkeypatch: pytest.MonkeyPatch, obstacle: str
+):
+    from click.testing import CliRunner
+
+    from tiergate.checkers import semgrep
+    from tiergate.commands import fix
+
+    path = unsafe.root / "src/shop/model.py"
+    before = path.read_bytes()
+    scan = semgrep.places
+
+    def scanned(*arguments: Any) -> Any:
+        found = scan(*arguments)
+        if obstacle == "changed":
+            path.write_bytes(before + b"# by somebody else\n")
+        return found
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(semgrep, "places", scanned)
+    if obstacle == "link":
+        path.rename(unsafe.root / "model.txt")
+        path.symlink_to(unsafe.root / "model.txt")
+    elif obstacle == "no space":
+        monkeypatch.setattr("tiergate.verdict.write_atomically", full)
+    arguments = ["loads", "--apply", "--repo", str(unsafe.root)]
+    done = CliRunner().invoke(fix.command, arguments, standalone_mode=False)
+    assert done.return_value == 1, done.output
+    why = {"link": "symbolic link", "changed": "was changed since", "no space": "No space left"}
+    assert "left to you: weights_only" in done.output
+    assert why[obstacle] in done.output
+    assert "0 calls mended; 2 left to you" in done.output
+    assert path.is_symlink() == (obstacle == "link")
+    assert path.read_bytes().startswith(before)
+    assert not [p for p in path.parent.iterdir() if p.name.startswith(".model")]
 
 
 def test_other_criteria_have_no_fix(sample: Sample):

@@ -132,6 +132,7 @@ def decide(
     today: date = date.max,
     base: str = "",
     head: Spec | None = None,
+    run: str = "",
     allow_weakening: bool = False,
     allow_cached: bool = False,
 ) -> Decision:
@@ -149,6 +150,7 @@ def decide(
         base: the commit of the base branch that the reports must have been compared with, or ""
             when no base was asked for.
         head: the head's own spec, where it differs from ``spec``, which then is the base's.
+        run: the run of the workflow that decides, whose reports they must be; "" on a laptop.
         allow_weakening: let a head pass that weakens the spec.
         allow_cached: take verdicts that were answered from a cache.
     """
@@ -162,6 +164,11 @@ def decide(
     expected = [cell for cell in all_cells(deciding, devices) if wanted(cell)]
     problems = [*unreadable, *_identity_problems(spec, reports, source)]
     problems += _base_problems(reports, base, head)
+    problems += [
+        f"report of the {report.device} leg: of run {report.run.id or 'none'}, this is run {run}"
+        for report in reports
+        if run and report.run.id != run
+    ]
     problems += [] if allow_cached else _cached_problems(reports)
     if not expected:
         problems.append("no cell is expected: an empty gate does not pass")

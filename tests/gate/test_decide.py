@@ -122,6 +122,15 @@ def test_legs_of_different_states_do_not_pass_together(other):
     assert any(problem.startswith("the reports are of different") for problem in decision.problems)
 
 
+def test_reports_of_another_run_of_the_workflow_do_not_pass():
+    of_run = [replace(report, run=Run("1001", 1)) for report in (CPU, CUDA)]
+    assert decide(SPEC, of_run, source=SOURCE, run="1001").exit_code is ExitCode.PASSED
+    later = decide(SPEC, of_run, source=SOURCE, run="1002")
+    assert later.exit_code is ExitCode.NOT_EVALUATED
+    assert "report of the cpu leg: of run 1001, this is run 1002" in later.problems
+    assert decide(SPEC, [CPU, CUDA], source=SOURCE, run="1002").exit_code is not ExitCode.PASSED
+
+
 def test_a_single_report_of_another_commit_does_not_pass():
     other = Source("d" * 40, SOURCE.tree)
     decision = decide(SPEC, [CPU], devices=["cpu"], source=other)

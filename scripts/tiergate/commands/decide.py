@@ -98,6 +98,7 @@ def command(
         unreadable=unreadable,
         today=datetime.now(timezone.utc).date(),
         base=commit,
+        run=os.environ.get("GITHUB_RUN_ID", ""),
         head=specs.head if specs else None,
         allow_weakening=allow_weakening,
         allow_cached=allow_cached,

@@ -121,6 +121,7 @@ class Project:
         lines = ["import nox", "nox.options.default_venv_backend = 'none'"]
         for number, command in enumerate(self.commands):
             lines += ["", "@nox.session", f"def check_{number}(session):"]
+            lines.append(f"    session.chdir({str(self.root)!r})")  # not the file's folder
             lines.append(f"    session.run(*{command!r}, env={{'PYTHONPATH': 'src:.'}})")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "noxfile.py")

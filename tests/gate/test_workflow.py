@@ -368,7 +368,7 @@ def test_each_of_six_criteria_can_turn_the_gate_red(origin: Origin) -> None:
     origin.write("tests/test_b.py", "import pytest\n\n@pytest.mark.skip\n" + TEST)
     run = pull_request(origin, base)
     assert run.jobs["gate"] == "failure", run.log
-    rows = re.findall(r"^\| (\w+) \| cpu \| (\w+) ", run.summaries["gate"], re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| \S+ \*\*(\w+)\*\* \|", run.summaries["gate"], re.MULTILINE)
     assert {name for name, _ in rows} == {"exports", "count", "tests", "loads", "more", "whole"}
     assert {status for _, status in rows} <= {"fail", "error"}
 
@@ -498,8 +498,8 @@ def test_a_dispatch_judges_the_ref_that_it_names(origin: Origin) -> None:
         {"device": "cpu", "runner": "ubuntu-24.04"}
     ]
     summary = run.summaries["gate"]
-    assert "| exports | cpu | fail" in summary
-    assert "| twin | cpu | fail" in summary
+    assert "| exports | ❌ **fail** |" in summary
+    assert "| twin | ❌ **fail** |" in summary
     assert "| never |" not in summary
 
 

@@ -23,8 +23,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built from a copy: pages on the API are written among the sources."""
     root = tmp_path_factory.mktemp("site")
     left_out = shutil.ignore_patterns("__pycache__", "api")
-    for folder in ("docs", "src", "benchmarks"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=left_out)
+    for entry in ROOT.iterdir():
+        if entry.name in {"docs", "src"}:
+            shutil.copytree(entry, root / entry.name, ignore=left_out)
+        elif entry.name != ".git":
+            (root / entry.name).symlink_to(entry)  # what pages link to
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "html"],
         cwd=root,

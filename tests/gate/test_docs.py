@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pytest
 from builders import ROOT
+from samples import PASSES, Sample
 
+from tiergate import expectation
 from tiergate.cli import COMMANDS
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -75,6 +78,26 @@ def test_the_examples_of_the_checkers_are_from_real_runs(light_python, monkeypat
     assert make_checkers.PAGE.read_text(encoding="utf-8") == make_checkers.page(light_python), (
         "docs/checkers.md is out of date: python docs/make_checkers.py --python PATH"
     )
+
+
+def test_the_checker_that_the_guide_shows_works(sample: Sample, tmp_path, monkeypatch):
+    guide = (ROOT / "docs" / "writing-a-checker.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "shown_checker.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import shown_checker as shown
+
+    sample.write("src/shop/more.py", "# XXX and XXX\n")
+    context = sample.context(PASSES)
+    parameters = msgspec.convert({"word": "XXX", "paths": ["src"]}, shown.With)
+    assert list(shown.problems(parameters)) == []
+    seen = shown.observe(parameters, context)
+    assert expectation.mismatches({}, seen.counts, shown.outcomes(parameters)) != []
+    assert seen.counts == {"found": 2}
+    (line,) = shown.reproduce(parameters, context)
+    assert "src/shop/more.py:1:# XXX and XXX" in sample.shell(line).stdout
+    nowhere = msgspec.convert({"word": "XXX", "paths": ["none"]}, shown.With)
+    assert shown.observe(nowhere, context).error == "no file at these paths"
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -121,12 +122,6 @@ def test_each_shape_is_tried():
 # What it says of each criterion.
 
 
-def test_public_names_are_held(made):
-    sample = made(SRC)
-    init(sample)
-    assert written(sample)["import-shop"].parameters.names == ["total"]
-
-
 def test_what_only_unittest_finds_is_run_by_unittest(made):
     sample = made(SHAPES["unittest style"])
     init(sample)
@@ -134,36 +129,54 @@ def test_what_only_unittest_finds_is_run_by_unittest(made):
     assert written(sample)["unittest"].parameters.run == words
 
 
-def test_committed_models_are_examined(made):
-    sample = made({**SRC, "weights/model.safetensors": "x"})
-    assert init(sample) == 1
-    assert written(sample)["checkpoints"].parameters.paths == ["weights"]
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory, light_python) -> Sample:
+    """A repository with a bit of everything, after ``init --owner @acme/ml``."""
+    sample = Sample(tmp_path_factory.mktemp("usual") / "repository", light_python)
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    weights = struct.pack("<Q", len(header)) + header + b"\0" * 4
+    code = "import torch\n\nDEVICE = torch.device('cuda')\n"
+    sample.write("weights/model.safetensors", weights)
+    for name, content in {**SRC, "src/shop/m.py": code, "run.py": "raise SystemExit\n"}.items():
+        sample.write(name, content)
+    sample.commit()
+    assert init(sample, "--owner", "@acme/ml") == 0
+    return sample
 
 
-def test_code_for_cuda_gets_the_advice_how_to_judge_it(made):
-    code = {"src/shop/model.py": "import torch\n\nDEVICE = torch.device('cuda')\n"}
-    sample = made({**SRC, **code})
-    init(sample)
-    text = (sample.root / "gate.yaml").read_text()
+def test_public_names_are_held(usual):
+    assert written(usual)["import-shop"].parameters.names == ["total"]
+
+
+def test_committed_models_are_examined(usual):
+    assert written(usual)["checkpoints"].parameters.paths == ["weights"]
+
+
+def test_scripts_are_scanned_and_never_run(usual):
+    naming = [name for name, c in written(usual).items() if "run.py" in str(c.parameters)]
+    assert naming == ["loads"]
+
+
+def test_code_for_cuda_gets_the_advice_how_to_judge_it(usual):
+    text = (usual.root / "gate.yaml").read_text()
     assert "write `devices: [cpu, cuda]` here" in text
     assert yaml.safe_load(text)["devices"] == ["cpu"]
 
 
-def test_the_schema_that_editors_are_sent_to_is_written_and_fits(made):
-    sample = made(SRC)
-    init(sample)
-    text = (sample.root / "gate.yaml").read_text()
-    first = text.splitlines()[0]
-    name = first.removeprefix("# yaml-language-server: $schema=")
-    schema = json.loads((sample.root / name).read_text())
+def test_the_schema_that_editors_are_sent_to_is_written_and_fits(usual):
+    text = (usual.root / "gate.yaml").read_text()
+    name = text.splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    schema = json.loads((usual.root / name).read_text())
     assert list(Draft202012Validator(schema).iter_errors(yaml.safe_load(text))) == []
 
 
-def test_scripts_are_never_run(made, capsys):
-    sample = made(SHAPES["flat"])
-    init(sample)
-    assert "never run" not in capsys.readouterr().err
-    assert not any("train" in str(c.parameters) for c in written(sample).values())
+def test_code_owners_and_remedies_name_the_owner(usual):
+    lines = (usual.root / ".github/CODEOWNERS").read_text().splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["/.github/", "@acme/ml"],
+        ["/gate.yaml", "@acme/ml"],
+    ]
+    assert {c.remedy.owner for c in written(usual).values()} == {"@acme/ml"}
 
 
 # What does not hold today.
@@ -242,16 +255,6 @@ def test_a_dry_run_prints_and_writes_nothing(made, capsys):
 
 
 # Where something is missing.
-
-
-def test_code_owners_are_written_where_an_owner_is_named(made):
-    sample = made(SRC)
-    init(sample, "--owner", "@acme/ml")
-    lines = (sample.root / ".github/CODEOWNERS").read_text().splitlines()
-    assert [line.split() for line in lines[1:]] == [
-        ["/.github/", "@acme/ml"],
-        ["/gate.yaml", "@acme/ml"],
-    ]
 
 
 def test_without_git_it_works_and_says_what_is_lost(made, capsys):

@@ -25,7 +25,6 @@ _ORDER = ("pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini
 class Pytest:
     """The options that matter, with paths from the repository's root."""
 
-    file: str = ""
     testpaths: list[str] = field(default_factory=list)
     pythonpath: list[str] = field(default_factory=list)
     python_files: list[str] = field(default_factory=list)
@@ -38,7 +37,6 @@ def read(repository: Repository, folder: str) -> Pytest:
         path = posixpath.normpath(f"{folder}/{name}")
         if path in repository.files and (options := _options(repository, path, name)) is not None:
             return Pytest(
-                file=path,
                 testpaths=_paths(repository, folder, options.get("testpaths", "")),
                 pythonpath=_paths(repository, folder, options.get("pythonpath", "")),
                 python_files=_words(options.get("python_files", "")),

@@ -37,7 +37,6 @@ class Module:
     """A module that the repository offers to import."""
 
     name: str
-    path: str
     names: tuple[str, ...] = ()
     """What its ``__all__`` lists, where that is written out."""
 
@@ -213,10 +212,9 @@ def _modules(
     for folder in sorted(packages):
         if str(PurePosixPath(folder).parent) not in packages:
             root = _root(str(PurePosixPath(folder).parent), project)
-            path = f"{folder}/__init__.py"
             name = _dotted(folder, root)
             if all(part.isidentifier() for part in name.split(".")):
-                yield root, Module(name, path, _all(code[path]))
+                yield root, Module(name, _all(code[f"{folder}/__init__.py"]))
     for name in sorted(code):
         file = PurePosixPath(name)
         folder = str(file.parent)
@@ -230,7 +228,7 @@ def _modules(
         # A script beside the code would run when it is imported: only what tests import counts.
         offered = file.parent.name in _SOURCE_FOLDERS if in_root else "." in dotted
         if offered or dotted.split(".")[0] in imported:
-            yield root, Module(dotted, name, _all(code[name]))
+            yield root, Module(dotted, _all(code[name]))
 
 
 def _root(folder: str, project: Project) -> str:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from samples import FILES, PASSES, ROOT, Sample, light_environment
 
+from tiergate.commands import options
 from tiergate.warm import WarmInterpreter
+
+
+@pytest.fixture(autouse=True)
+def no_verdicts_of_earlier_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs in this process leaves the user's cache alone; `samples` does it for the others."""
+    monkeypatch.setattr(options, "opened_cache", lambda *_, **__: nullcontext())
 
 
 @pytest.fixture(scope="session")

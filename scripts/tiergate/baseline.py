@@ -11,7 +11,8 @@ import msgspec
 
 from tiergate.base import Base
 from tiergate.checkers import Context, Observation, session_records
-from tiergate.verdict import Failure, write_atomically
+from tiergate.spec import Criterion
+from tiergate.verdict import BaseTests, Failure, write_atomically
 
 Tests = Mapping[str, str]
 """Test id → digest of its body."""
@@ -45,32 +46,10 @@ class Baseline:
         self._base = base
         self._cache = cache
 
-    def against(self, observation: Observation, context: Context) -> Observation:
-        """Return the observation with the tests counted as ``vanished`` that the base has alone.
-
-        A base that does not collect makes it an error.
-        """
-        outcomes = [name for name, bound in context.criterion.expect.items() if bound.base]
+    def tests(self, context: Context) -> BaseTests:
+        """Return the tests that the criterion has on the base."""
         answer = self._tests(context)
-        if answer.problem:
-            return replace(observation, error=f"the base does not collect: {answer.problem}")
-        vanished: dict[str, str] = {}
-        notes = list(observation.notes)
-        for outcome in outcomes:
-            found = compare(answer.tests, observation.tests.get(outcome, {}))
-            vanished |= dict.fromkeys(found.vanished, outcome)
-            notes += [f"renamed since the base: {old} → {new}" for old, new in found.renamed]
-        notes.append(f"{len(answer.tests)} tests on the base, commit {self._base.commit[:12]}")
-        failures = [
-            Failure(id=test, outcome="vanished", message=f"the base has it; not {outcome} here")
-            for test, outcome in vanished.items()
-        ]
-        return replace(
-            observation,
-            counts={**observation.counts, "vanished": len(vanished)},
-            failures=(*failures, *observation.failures)[: session_records.MAX_FAILURES],
-            notes=tuple(dict.fromkeys(notes)),
-        )
+        return BaseTests(self._base.commit, answer.tests, answer.problem)
 
     def _tests(self, context: Context) -> Answer:
         key = self._key(context)
@@ -102,7 +81,14 @@ class Baseline:
 def collect(base: Base, context: Context) -> Answer:
     """Collect a criterion's tests in the base's work tree."""
     candidate = replace(context.candidate, repository=base.repository)
-    there = replace(context, candidate=candidate, progress=_silent, expect_tests=lambda _: None)
+    there = replace(
+        context,
+        candidate=candidate,
+        progress=_silent,
+        expect_tests=lambda _: None,
+        share=None,
+        timings=None,
+    )
     root = base.repository.root
     paths = [
         path
@@ -118,6 +104,33 @@ def collect(base: Base, context: Context) -> Answer:
         first = session.failures[0]
         problem = f"{session.counts['errors']} errors, the first in {first.id}"
     return Answer(dict(session.bodies), problem)
+
+
+def against(base: BaseTests, observation: Observation, criterion: Criterion) -> Observation:
+    """Return the observation with the tests counted as ``vanished`` that the base has alone.
+
+    A base that does not collect makes it an error.
+    """
+    outcomes = [name for name, bound in criterion.expect.items() if bound.base]
+    if base.problem:
+        return replace(observation, error=f"the base does not collect: {base.problem}")
+    vanished: dict[str, str] = {}
+    notes = list(observation.notes)
+    for outcome in outcomes:
+        found = compare(base.tests, observation.tests.get(outcome, {}))
+        vanished |= dict.fromkeys(found.vanished, outcome)
+        notes += [f"renamed since the base: {old} → {new}" for old, new in found.renamed]
+    notes.append(f"{len(base.tests)} tests on the base, commit {base.commit[:12]}")
+    failures = [
+        Failure(id=test, outcome="vanished", message=f"the base has it; not {outcome} here")
+        for test, outcome in vanished.items()
+    ]
+    return replace(
+        observation,
+        counts={**observation.counts, "vanished": len(vanished)},
+        failures=(*failures, *observation.failures)[: session_records.MAX_FAILURES],
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def compare(base: Tests, head: Tests) -> Comparison:

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "Say what a criterion means and how to reproduce it.",
     "plan": "Show the cells and waves, or in which order to mend what failed.",
     "cache": "Show or forget the verdicts kept of earlier runs; why a cell is evaluated again.",
+    "history": "Show how long runs took, the slowest tests and the flaky ones.",
     "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
     "doctor": "Check this machine, or with --github whether a red gate blocks a merge.",
     "protect": "Make the gate a required check on GitHub.",

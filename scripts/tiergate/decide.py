@@ -10,12 +10,13 @@ from typing import Literal
 
 import msgspec
 
-from tiergate import drift, waivers
+from tiergate import assembly, drift, waivers
 from tiergate.errors import ExitCode
 from tiergate.fields import Device
 from tiergate.plan import Cell, all_cells
+from tiergate.shards import ShardPlan, mismatch, uncovered
 from tiergate.spec import Spec
-from tiergate.verdict import PASSING, Change, Report, Source, Verdict
+from tiergate.verdict import PASSING, Change, Part, Report, Source, Verdict
 from tiergate.waivers import Waiver
 
 Conclusion = Literal["passed", "failed", "not evaluated"]
@@ -135,6 +136,7 @@ def decide(
     run: str = "",
     allow_weakening: bool = False,
     allow_cached: bool = False,
+    shards: ShardPlan | None = None,
 ) -> Decision:
     """Put the reports of all legs together.
 
@@ -153,8 +155,9 @@ def decide(
         run: the run of the workflow that decides, whose reports they must be; "" on a laptop.
         allow_weakening: let a head pass that weakens the spec.
         allow_cached: take verdicts that were answered from a cache.
+        shards: the plan by which several legs share the cells of a device; None where none do.
     """
-    reports = _latest_attempts(reports)
+    reports = _latest_attempts(reports, shards)
     deciding = drift.deciding(spec, head, allow_weakening=allow_weakening)
     everything = all_cells(deciding)
 
@@ -172,10 +175,15 @@ def decide(
     problems += [] if allow_cached else _cached_problems(reports)
     if not expected:
         problems.append("no cell is expected: an empty gate does not pass")
+    together = assembly.assemble(shards, expected, reports, deciding.waivers, today, base)
+    problems += together.problems
     verdicts = [verdict for report in reports for verdict in report.verdicts]
+    verdicts += together.verdicts
     names = {cell.name for cell in everything}
     problems += _strangers(verdicts, names, "the spec")
     cells = _gather(expected, verdicts, reports, problems)
+    if shards is not None:
+        cells = _blocked(cells, shards)
     problems += _unmet_needs(cells)
 
     own: list[CellDecision] = []
@@ -187,6 +195,8 @@ def decide(
         verdicts_on_head = [verdict for report in reports for verdict in report.head_verdicts]
         own = _gather(demanded, verdicts_on_head, reports, problems, "the head's own ")
         problems += _strangers(verdicts_on_head, {c.name for c in demanded}, "the head's spec")
+    if shards is not None:
+        problems += _plan_problems(shards, deciding, head, source, everything, own)
 
     in_scope = [w for w in deciding.waivers if only is None or w.criterion in only]
     problems += _unwaived([*cells, *own], deciding.waivers, today)
@@ -209,13 +219,51 @@ def decide(
     )
 
 
-def _latest_attempts(reports: Sequence[Report]) -> list[Report]:
-    """Of a leg that a workflow ran again, keep the reports of the latest attempt of that run."""
+def _latest_attempts(reports: Sequence[Report], shards: ShardPlan | None) -> list[Report]:
+    """Of a leg that a workflow ran again, keep the reports of the latest attempt of that run.
+
+    What the same run reported before the plan was made is of an earlier plan.
+    """
+    if shards is not None:
+        plan = shards.run
+        reports = [r for r in reports if r.run.id != plan.id or r.run.attempt >= plan.attempt]
     latest: dict[tuple[str, str], int] = {}
     for report in reports:
-        key = (report.device, report.run.id)
+        key = (report.leg, report.run.id)
         latest[key] = max(latest.get(key, 0), report.run.attempt)
-    return [r for r in reports if r.run.attempt == latest[r.device, r.run.id]]
+    return [r for r in reports if r.run.attempt == latest[r.leg, r.run.id]]
+
+
+def _blocked(cells: Sequence[CellDecision], shards: ShardPlan) -> list[CellDecision]:
+    """Block what needs a cell of another shard that did not pass, as one leg would have."""
+    verdicts = {d.cell.name: d.verdict for d in cells if d.verdict is not None}
+    again = True
+    while again:  # what needs a blocked cell is blocked as well
+        again = False
+        for decision in cells:
+            name, before = decision.cell.name, verdicts.get(decision.cell.name)
+            if before is not None and decision.cell.device in shards.devices:
+                verdicts[name] = assembly.blocked(decision.cell, before, verdicts)
+                again |= verdicts[name].status != before.status
+    return [CellDecision(d.cell, verdicts.get(d.cell.name)) for d in cells]
+
+
+def _plan_problems(
+    shards: ShardPlan,
+    deciding: Spec,
+    head: Spec | None,
+    source: Source | None,
+    cells: Sequence[Cell],
+    own: Sequence[CellDecision],
+) -> list[str]:
+    """Say why the plan of shards is not one of what is decided here."""
+    says = [mismatch(shards, deciding.digest, head.digest if head else "", source)]
+    for device, spread in shards.devices.items():
+        names = [cell.name for cell in cells if cell.device == device]
+        heads = [decision.cell.name for decision in own if decision.cell.device == device]
+        if reason := uncovered(spread, names, heads):
+            says.append(f"on {device}, it {reason}")
+    return [f"the plan of shards: {reason}" for reason in says if reason]
 
 
 def _strangers(verdicts: Sequence[Verdict], names: Collection[str], whose: str) -> list[str]:
@@ -258,7 +306,7 @@ def _unwaived(cells: Sequence[CellDecision], known: Sequence[Waiver], today: dat
 def _base_problems(reports: Sequence[Report], base: str, head: Spec | None) -> list[str]:
     problems = []
     for report in reports:
-        leg = f"report of the {report.device} leg"
+        leg = f"report of the {report.leg}"
         compared = report.base.commit if report.base else ""
         if compared != base:
             problems.append(
@@ -294,7 +342,7 @@ def _relevant(reports: Sequence[Report]) -> list[str]:
 def _identity_problems(spec: Spec, reports: Sequence[Report], source: Source | None) -> list[str]:
     problems = []
     for report in reports:
-        leg = f"report of the {report.device} leg"
+        leg = f"report of the {report.leg}"
         if report.spec.digest != spec.digest:
             problems.append(
                 f"{leg}: made from another spec ({report.spec.path}, sha256 "
@@ -302,11 +350,13 @@ def _identity_problems(spec: Spec, reports: Sequence[Report], source: Source | N
             )
         if not report.complete:
             problems.append(f"{leg}: incomplete: {report.interruption or 'the run did not end'}")
-        misplaced = sorted({v.cell for v in report.verdicts if v.device != report.device})
+        found: list[Verdict | Part] = [*report.verdicts, *report.parts]
+        misplaced = sorted({each.cell for each in found if each.device != report.device})
         if misplaced:
             problems.append(f"{leg}: carries verdicts of another device: {', '.join(misplaced)}")
         proven = all(report.device_proof.get(name) for name in _DEVICE_PROOF)
-        if report.device == "cuda" and not proven and _any_pass(report):
+        ran = _any_pass(report) or any(not part.error for part in report.parts)
+        if report.device == "cuda" and not proven and ran:
             problems.append(f"{leg}: carries no proof of a CUDA device")
         if source is not None and _state(report.source) != _state(source):
             problems.append(
@@ -343,6 +393,8 @@ def _miscounted(cell: Cell, found: int, reports: Sequence[Report]) -> str:
     if found:
         return f"{cell.name}: {found} verdicts, where there must be exactly one"
     legs = [report for report in reports if report.device == cell.device]
+    if legs and any(report.shard for report in legs):
+        return f"{cell.name}: no verdict, because of the {cell.device} leg's shards"
     if not legs:
         return f"{cell.name}: no verdict: the {cell.device} leg has no report"
     return f"{cell.name}: no verdict in the report of the {cell.device} leg"

@@ -130,5 +130,16 @@ def mismatches(
     ]
 
 
+def exceeded(
+    expectation: Expectation, counts: Mapping[str, int], outcomes: Outcomes
+) -> list[Mismatch]:
+    """Return the mismatches that no further observation can mend: there is too much already."""
+    return [
+        mismatch
+        for mismatch in mismatches(expectation, counts, outcomes)
+        if not mismatch.expected.at_least and mismatch.observed > mismatch.expected.value
+    ]
+
+
 def _full(expectation: Expectation, outcomes: Outcomes) -> dict[str, Bound]:
     return {name: Bound(0) for name in outcomes.strict} | dict(expectation)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from tiergate import excerpts, expectation
 from tiergate.candidate import Candidate
-from tiergate.checkers import Checker, Context, Observation
+from tiergate.checkers import Checker, Context, Observation, Splittable
 from tiergate.expectation import Mismatch, Outcomes
+from tiergate.fields import Device
 from tiergate.reproduce import cell_command
 from tiergate.spec import Criterion
-from tiergate.verdict import Evidence, Finding, Status, Verdict
+from tiergate.verdict import Evidence, Finding, Part, Status, Verdict
 from tiergate.waivers import fingerprints
 
 _SUMMARY_LIMIT = 500
@@ -21,12 +23,47 @@ _SUMMARY_LIMIT = 500
 def judge(context: Context, checker: Checker, observation: Observation, seconds: float) -> Verdict:
     """Compare what was observed with what is expected."""
     criterion = context.criterion
+    repository = context.candidate.repository
+    observation = replace(
+        observation,
+        failures=tuple(excerpts.attach(repository, observation.failures)),
+        findings=tuple(excerpts.attach(repository, observation.findings)),
+    )
+    return verdict(
+        criterion,
+        context.device,
+        checker,
+        observation,
+        seconds,
+        reproduce=commands(context, checker),
+    )
+
+
+def commands(context: Context, checker: Checker) -> list[str]:
+    """Return the commands that evaluate a criterion again."""
+    criterion = context.criterion
+    return [
+        cell_command(criterion.id, context.device, context.candidate),
+        *checker.reproduce(criterion.parameters, context),
+    ]
+
+
+def verdict(
+    criterion: Criterion,
+    device: Device,
+    checker: Checker,
+    observation: Observation,
+    seconds: float,
+    *,
+    reproduce: Sequence[str],
+) -> Verdict:
+    """Compare what was observed, here or by several shards, with what is expected. Pure."""
     outcomes = checker.outcomes(criterion.parameters)
     wrong = expectation.mismatches(criterion.expect, observation.counts, outcomes)
     status, summary = _decide(observation, wrong, outcomes)
     return Verdict(
         criterion=criterion.id,
-        device=context.device,
+        device=device,
         status=status,
         summary=summary[:_SUMMARY_LIMIT],
         seconds=round(seconds, 3),
@@ -34,21 +71,27 @@ def judge(context: Context, checker: Checker, observation: Observation, seconds:
             expected={name: str(bound) for name, bound in criterion.expect.items()},
             observed={name: count for name, count in observation.counts.items() if count},
             mismatches=[] if observation.error else [mismatch.outcome for mismatch in wrong],
-            failures=excerpts.attach(context.candidate.repository, observation.failures),
-            findings=excerpts.attach(
-                context.candidate.repository, _fingerprinted(observation.findings)
-            ),
+            failures=list(observation.failures),
+            findings=_fingerprinted(observation.findings),
             notes=list(observation.notes),
-            reproduce=[
-                cell_command(criterion.id, context.device, context.candidate),
-                *checker.reproduce(criterion.parameters, context),
-            ],
+            reproduce=list(reproduce),
             output="" if status == "pass" else observation.output,
             cases=list(observation.cases),
             running=observation.running,
         ),
         remedy=criterion.remedy,
     )
+
+
+def cannot_pass(part: Part, criterion: Criterion, checker: Splittable) -> str:
+    """Say why a cell cannot pass, whatever its other parts are, or return an empty string."""
+    seen = checker.assemble(criterion.parameters, [part], criterion, part.device)
+    if part.error:
+        return part.error
+    wrong = expectation.exceeded(
+        criterion.expect, seen.counts, checker.outcomes(criterion.parameters)
+    )
+    return "; ".join(map(str, wrong))
 
 
 def _fingerprinted(findings: Sequence[Finding]) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
@@ -12,17 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tiergate import __version__, base, drift, plan, runner, verdict, waivers
+from tiergate import __version__, base, checkers, drift, history, plan, runner, verdict, waivers
 from tiergate.baseline import Baseline
 from tiergate.cache import Cache
 from tiergate.cache_cells import Session
 from tiergate.candidate import Candidate, Isolation, warmed
+from tiergate.checkers import Share
 from tiergate.decide import Decision, decide
 from tiergate.fields import Device
+from tiergate.history import CellRecord, RunRecord
+from tiergate.judge import cannot_pass
 from tiergate.repository import Repository
 from tiergate.runner import LegResult, Listener
+from tiergate.shards import DevicePlan, ShardPlan
 from tiergate.spec import Spec
-from tiergate.verdict import BaseIdentity, Report, Source, Verdict
+from tiergate.verdict import PASSING, BaseIdentity, Part, Report, Run, Source, Verdict
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Leg:
         isolation: how the processes of jobs come about.
         cache: verdicts of earlier runs; None to evaluate everything.
         unjudged: why nothing can be evaluated, such as that the leg has no runner.
+        shards: the plan of shards, where this leg is one of several of its device.
+        shard: which of them, from 1.
+        expected: how many seconds a cell is expected to take, by earlier runs.
     """
 
     candidate: Candidate
@@ -56,6 +63,9 @@ class Leg:
     isolation: Isolation = "process"
     cache: Cache | None = None
     unjudged: str = ""
+    shards: ShardPlan | None = None
+    shard: int = 0
+    expected: Callable[[str], float] = lambda _: 0.0
 
     @property
     def spec(self) -> Spec:
@@ -67,7 +77,24 @@ class Leg:
     def cells(self) -> list[plan.Cell]:
         """The cells of the deciding spec that this run was asked for."""
         planned = plan.cells(self.spec, self.device)
+        if self.spread is not None:
+            mine = self.spread.cells_of(self.shard)
+            return [cell for cell in planned if cell.name in mine]
         return [c for c in planned if not self.only or c.criterion.id in self.only]
+
+    @property
+    def spread(self) -> DevicePlan | None:
+        """How the device's cells are spread over shards; None where one leg has them all."""
+        return self.shards.devices[self.device] if self.shards is not None else None
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """The cells of which this leg has only a part, and the part."""
+        spread = self.spread
+        if spread is None:
+            return {}
+        given = {c.name: spread.cells[c.name].share(self.shard, spread.count) for c in self.cells}
+        return {name: share for name, share in given.items() if share is not None}
 
     @property
     def head_cells(self) -> list[plan.Cell]:
@@ -76,11 +103,18 @@ class Leg:
             return []
         weakened = drift.weakened_criteria(self.candidate.spec, self.head)
         planned = [c for c in plan.cells(self.head, self.device) if c.criterion.id in weakened]
+        if self.spread is not None:
+            return [c for c in planned if self.spread.head.get(c.name) == self.shard]
         return [c for c in planned if not self.only or c.criterion.id in self.only]
 
 
-def judge(leg: Leg, listener: Listener) -> Report:
-    """Evaluate the leg's cells and return the report; it says whether it is complete."""
+def judge(
+    leg: Leg, listener: Listener, keep: Callable[[RunRecord], None] = lambda _: None
+) -> Report:
+    """Evaluate the leg's cells and return the report; it says whether it is complete.
+
+    ``keep`` is told how long it took, for the history.
+    """
     repository = leg.candidate.repository
     started, clock = datetime.now(timezone.utc), time.monotonic()
     source = repository.source()
@@ -98,18 +132,26 @@ def judge(leg: Leg, listener: Listener) -> Report:
             checkout = stack.enter_context(base.checkout(repository, leg.commit))
             baseline = Baseline(checkout, leg.directory / "base")
         judge_cells = partial(_run, leg, listener=listener, baseline=baseline, today=today)
-        result = judge_cells(leg.spec, leg.cells, answers=answers, session=session)
+        result = judge_cells(
+            leg.spec, leg.cells, answers=answers, session=session, shares=leg.shares
+        )
         on_head = LegResult()
         if leg.head is not None and leg.head_cells:
             on_head = judge_cells(leg.head, leg.head_cells)
     cancellation = leg.candidate.cancellation
-    evaluated = any(v.cached is None for v in [*result.verdicts, *on_head.verdicts])
+    found = [*result.verdicts, *on_head.verdicts]
+    evaluated = bool(result.parts) or any(v.cached is None for v in found)
     interruption = cancellation.reason or (_changed(repository, source) if evaluated else "")
-    finished = _names(result.verdicts) == {cell.name for cell in leg.cells}
+    finished = _names([*result.verdicts, *result.parts]) == {cell.name for cell in leg.cells}
     finished &= _names(on_head.verdicts) == {cell.name for cell in leg.head_cells}
     if session is not None and not interruption:
         judged = leg.candidate.with_spec(leg.spec)
         session.keep(leg.cells, judged, result.verdicts, source.tree)
+    run = Run(
+        os.environ.get("GITHUB_RUN_ID", ""), int(os.environ.get("GITHUB_RUN_ATTEMPT", "0") or 0)
+    )
+    if not interruption:
+        keep(_record(leg, result, source, started, run))
     return Report(
         schema_version=verdict.SCHEMA_VERSION,
         tool_version=__version__,
@@ -126,12 +168,28 @@ def judge(leg: Leg, listener: Listener) -> Report:
         head_verdicts=on_head.verdicts,
         environment=result.environment,
         device_proof=result.device_proof,
-        run=verdict.Run(
-            os.environ.get("GITHUB_RUN_ID", ""),
-            int(os.environ.get("GITHUB_RUN_ATTEMPT", "0") or 0),
-        ),
+        run=run,
         interruption=interruption,
+        shard=leg.shards.shard(leg.device, leg.shard) if leg.shards is not None else None,
+        parts=result.parts,
     )
+
+
+def objections(leg: Leg, report: Report) -> list[str]:
+    """Say what in the report of a shard stands against a pass, whatever other shards observed."""
+    today = datetime.now(timezone.utc).date()
+    found = [
+        f"{v.cell}: {v.status}: {v.summary}" for v in report.verdicts if v.status not in PASSING
+    ]
+    for part in report.parts:
+        checker = checkers.splittable(leg.spec.criterion(part.criterion).uses)
+        assert checker is not None, part.cell
+        reason = cannot_pass(part, leg.spec.criterion(part.criterion), checker)
+        if reason and not waivers.whole(part, leg.spec.waivers, today):
+            found.append(f"{part.cell}: {reason}")
+    if not report.complete:
+        found.append(f"incomplete: {report.interruption or 'the run did not end'}")
+    return found
 
 
 def decision(leg: Leg, report: Report) -> Decision:
@@ -160,6 +218,7 @@ def _run(
     today: date,
     answers: Mapping[str, Verdict] | None = None,
     session: Session | None = None,
+    shares: Mapping[str, Share] | None = None,
 ) -> LegResult:
     def judged(raw: Verdict) -> Verdict:
         # Only the deciding spec waives: a head cannot accept its own failures.
@@ -178,11 +237,39 @@ def _run(
         judged=judged,
         answers=answers,
         session=session,
+        shares=shares or {},
+        expected=leg.expected,
     )
 
 
-def _names(verdicts: Collection[Verdict]) -> set[str]:
-    return {v.cell for v in verdicts}
+def _record(leg: Leg, result: LegResult, source: Source, started: datetime, run: Run) -> RunRecord:
+    """Return how long the cells took that were evaluated."""
+    ended: dict[str, tuple[str, float]] = {v.cell: (v.status, v.seconds) for v in result.verdicts}
+    ended |= {part.cell: ("part", part.seconds) for part in result.parts}
+    cells = {}
+    for name, timings in result.timings.items():
+        if name in ended:
+            status, seconds = ended[name]
+            cells[name] = CellRecord(
+                status=status,
+                seconds=seconds,
+                files={file: round(took, 4) for file, took in timings.files.items()},
+                tests={t: (outcome, round(s, 4)) for t, (outcome, s) in timings.tests.items()},
+            )
+    return RunRecord(
+        schema_version=history.SCHEMA_VERSION,
+        started=started.isoformat(timespec="milliseconds"),
+        device=leg.device,
+        commit=source.commit,
+        tree=source.tree,
+        cells=cells,
+        shard=f"{leg.shard}/{leg.spread.count}" if leg.spread else "",
+        run=run,
+    )
+
+
+def _names(found: Collection[Verdict | Part]) -> set[str]:
+    return {each.cell for each in found}
 
 
 def _base_identity(leg: Leg) -> BaseIdentity | None:

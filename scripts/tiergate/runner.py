@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from tiergate import checkers, judge
-from tiergate.baseline import Baseline
+from tiergate import checkers, excerpts, judge
+from tiergate.baseline import Baseline, against
 from tiergate.candidate import Candidate
-from tiergate.checkers import Checker, Context, Observation
+from tiergate.checkers import Checker, Context, Observation, Share, Timings
 from tiergate.errors import UserError
 from tiergate.fields import Device
 from tiergate.plan import Cell
-from tiergate.verdict import PASSING, Verdict
+from tiergate.verdict import PASSING, Part, Verdict
 
 if TYPE_CHECKING:
     from tiergate.cache_cells import Session
@@ -26,6 +26,7 @@ DEVICE_TIMEOUT = 120.0
 """Seconds that the proof of a device, or the environment's fingerprint, may take."""
 
 _TICK = 0.2
+_NO_SHARES: Mapping[str, Share] = {}
 
 
 class Listener(Protocol):
@@ -43,12 +44,18 @@ class Listener(Protocol):
     def finished(self, verdict: Verdict) -> None:
         """A cell has its verdict."""
 
+    def observed(self, part: Part) -> None:
+        """A shard's part of a cell is evaluated."""
+
 
 @dataclass
 class LegResult:
     """What came of a leg."""
 
     verdicts: list[Verdict] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    timings: dict[str, Timings] = field(default_factory=dict)
+    """Of the cells that were started."""
     environment: dict[str, str] = field(default_factory=dict)
     device_proof: dict[str, str] = field(default_factory=dict)
 
@@ -65,10 +72,13 @@ def run_leg(
     judged: Callable[[Verdict], Verdict] = lambda verdict: verdict,
     answers: Mapping[str, Verdict] | None = None,
     session: Session | None = None,
+    shares: Mapping[str, Share] = _NO_SHARES,
+    expected: Callable[[str], float] = lambda _: 0.0,
 ) -> LegResult:
     """Evaluate the selected cells of a leg; the verdicts come in the order of the plan.
 
-    A cell whose needs were selected and did not pass is ``blocked``. After a cancellation no cell
+    A cell whose needs were selected and did not pass is ``blocked``; whether one of which this is
+    only a part does, is known when the shards are put together. After a cancellation no cell
     is started any more; those without a verdict are simply missing from the result.
 
     Args:
@@ -82,6 +92,8 @@ def run_leg(
         judged: what is done to a verdict before anything depends on it, such as waivers.
         answers: verdicts of an earlier run that still hold, by cell.
         session: is told what the evaluated cells read.
+        shares: cell → the part of it that is evaluated here, where that is not the whole.
+        expected: how many seconds a cell is expected to take: the longest is started first.
     """
     result = LegResult()
     wanted = [cell for cell in planned if cell.name in selected]
@@ -89,11 +101,14 @@ def run_leg(
     if reason := _identify(
         result, candidate, device, session, all(c.name in answers for c in wanted)
     ):
-        return _nothing_runs(result, wanted, candidate, reason, listener)
-    evaluate = Evaluation(candidate, listener, baseline, judged, session)
+        return _nothing_runs(result, wanted, candidate, reason, listener, shares)
+    evaluate = Evaluation(candidate, listener, baseline, judged, session, shares, result.timings)
     known = {name: judged(verdict) for name, verdict in answers.items()}
-    verdicts = _run_cells(wanted, candidate, jobs, listener, evaluate, known)
-    result.verdicts = [verdicts[cell.name] for cell in wanted if cell.name in verdicts]
+    longest_first = sorted(wanted, key=lambda cell: -expected(cell.name))
+    done = _run_cells(longest_first, candidate, jobs, listener, evaluate, known)
+    ordered = [done[cell.name] for cell in wanted if cell.name in done]
+    result.verdicts = [found for found in ordered if isinstance(found, Verdict)]
+    result.parts = [found for found in ordered if isinstance(found, Part)]
     return result
 
 
@@ -152,10 +167,16 @@ def _nothing_runs(
     candidate: Candidate,
     reason: str,
     listener: Listener,
+    shares: Collection[str],
 ) -> LegResult:
     if candidate.cancellation.requested:
         return result
     for cell in wanted:
+        if cell.name in shares:
+            part = Part(criterion=cell.criterion.id, device=cell.device, error=reason)
+            result.parts.append(part)
+            listener.observed(part)
+            continue
         verdict = judge.not_run(cell.criterion, cell.device, "error", reason, candidate)
         result.verdicts.append(verdict)
         listener.finished(verdict)
@@ -169,17 +190,22 @@ def _run_cells(
     listener: Listener,
     evaluate: Evaluation,
     known: Mapping[str, Verdict],
-) -> dict[str, Verdict]:
+) -> dict[str, Verdict | Part]:
     verdicts: dict[str, Verdict] = {}
+    parts: dict[str, Part] = {}
     waiting = list(wanted)
-    running: dict[Future[Verdict], Cell] = {}
+    running: dict[Future[Verdict | Part], Cell] = {}
     placed: dict[str, tuple[float, int]] = {}
     began = time.monotonic()
-    names = {cell.name for cell in wanted}
+    names = {cell.name for cell in wanted if cell.name not in evaluate.shares}
 
-    def finish(verdict: Verdict) -> None:
-        started, slot = placed.get(verdict.cell, (time.monotonic() - began, 0))
-        verdict = msgspec.structs.replace(verdict, started=round(started, 3), slot=slot)
+    def finish(found: Verdict | Part) -> None:
+        if isinstance(found, Part):
+            parts[found.cell] = found
+            listener.observed(found)
+            return
+        started, slot = placed.get(found.cell, (time.monotonic() - began, 0))
+        verdict = msgspec.structs.replace(found, started=round(started, 3), slot=slot)
         verdicts[verdict.cell] = verdict
         listener.finished(verdict)
 
@@ -189,7 +215,9 @@ def _run_cells(
                 if candidate.cancellation.requested:
                     waiting.clear()
                 for cell in list(waiting):
-                    needs = [need for need in cell.needs if need in names]
+                    # A part waits for nothing: it is no verdict yet.
+                    waits = cell.name in names
+                    needs = [need for need in cell.needs if waits and need in names]
                     unmet = [
                         n for n in needs if n in verdicts and verdicts[n].status not in PASSING
                     ]
@@ -221,7 +249,7 @@ def _run_cells(
             # Whoever listens is gone, for example: what runs would be waited for.
             candidate.cancellation.cancel(f"stopped by {type(error).__name__}")
             raise
-    return verdicts
+    return {**verdicts, **parts}
 
 
 @dataclass(frozen=True)
@@ -233,21 +261,71 @@ class Evaluation:
     baseline: Baseline | None
     judged: Callable[[Verdict], Verdict]
     session: Session | None = None
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    timings: dict[str, Timings] = field(default_factory=dict)
 
-    def __call__(self, cell: Cell) -> Verdict:
-        """Evaluate a cell; whatever goes wrong is a verdict, too."""
+    def __call__(self, cell: Cell) -> Verdict | Part:
+        """Evaluate a cell, or the shard's part of it; whatever goes wrong is told by it, too."""
+        return self.part(cell) if cell.name in self.shares else self.verdict(cell)
 
+    def _context(self, cell: Cell) -> Context:
         def progress(what: str) -> None:
             self.listener.progress(cell.name, what)
 
         def expected(tests: int) -> None:
             self.listener.expected(cell.name, tests)
 
-        checker = checkers.get(cell.criterion.uses)
+        timings = self.timings[cell.name] = Timings()
+        share = self.shares.get(cell.name)
         candidate = self.candidate
         if self.session is not None:
             candidate = self.session.watched(cell, candidate)
-        context = Context(cell.criterion, candidate, cell.device, progress, expected, self.baseline)
+        return Context(
+            cell.criterion,
+            candidate,
+            cell.device,
+            progress,
+            expected,
+            self.baseline,
+            share,
+            timings,
+        )
+
+    def part(self, cell: Cell) -> Part:
+        """Evaluate the shard's part of a cell."""
+        context = self._context(cell)
+        started = time.monotonic()
+        criterion = cell.criterion
+        none = Part(criterion=criterion.id, device=cell.device)
+        checker = checkers.splittable(criterion.uses)
+        if checker is None:
+            error = f"{criterion.uses} criteria cannot be shared by shards"
+            return msgspec.structs.replace(none, error=error)
+        try:
+            part = checker.part(criterion.parameters, context)
+            if context.share and context.share.rest and criterion.needs_base and self.baseline:
+                part = msgspec.structs.replace(part, base=self.baseline.tests(context))
+        except UserError as error:
+            part = msgspec.structs.replace(none, error=str(error))
+        except BaseException as error:  # noqa: BLE001 - what a checker raises is never a pass
+            failed = _failed(cell, error)
+            part = msgspec.structs.replace(none, error=failed.error, output=failed.output)
+        repository = self.candidate.repository
+        collection, run = part.collection, part.run
+        return msgspec.structs.replace(
+            part,
+            collection=msgspec.structs.replace(
+                collection, failures=excerpts.attach(repository, collection.failures)
+            ),
+            run=msgspec.structs.replace(run, failures=excerpts.attach(repository, run.failures)),
+            seconds=round(time.monotonic() - started, 3),
+            reproduce=judge.commands(context, checker),
+        )
+
+    def verdict(self, cell: Cell) -> Verdict:
+        """Evaluate and judge a cell."""
+        context = self._context(cell)
+        checker = checkers.get(cell.criterion.uses)
         started = time.monotonic()
         try:
             observation = self._observe(checker, context)
@@ -271,7 +349,7 @@ class Evaluation:
         observation = checker.observe(criterion.parameters, context)
         if not criterion.needs_base or self.baseline is None or observation.error:
             return observation
-        return self.baseline.against(observation, context)
+        return against(self.baseline.tests(context), observation, criterion)
 
 
 def _failed(cell: Cell, error: BaseException) -> Observation:

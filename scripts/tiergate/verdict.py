@@ -14,7 +14,7 @@ from msgspec import Meta
 from tiergate.errors import NotEvaluatedError
 from tiergate.fields import Device, Remedy
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 REPORT_NAME = "report.json"
 
 Status = Literal["pass", "fail", "error", "blocked", "waived"]
@@ -172,6 +172,75 @@ class Run(_Record, frozen=True):
     attempt: int = 0
 
 
+class Shard(_Record, frozen=True):
+    """Which part of a device's cells a leg evaluated."""
+
+    index: Annotated[int, Meta(ge=1)]
+    count: Annotated[int, Meta(ge=1)]
+    plan: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    """The digest of the plan that all shards must have in common."""
+
+    @property
+    def name(self) -> str:
+        """As in ``2/4``."""
+        return f"{self.index}/{self.count}"
+
+
+class BaseTests(_Record, frozen=True):
+    """The tests that a criterion has on the base."""
+
+    commit: str = ""
+    tests: dict[str, str] = {}
+    """Test id → digest of its body."""
+    problem: str = ""
+    """Why the base does not collect."""
+
+
+class Tally(_Record, frozen=True):
+    """What was counted while tests were collected, or while they ran."""
+
+    counts: dict[str, int] = {}
+    """Outcomes of the shard's own files: those of all shards add up."""
+    shared: dict[str, dict[str, int]] = {}
+    """Outcome → what had it → how often: not of one file, so every shard may see the same."""
+    failures: list[Failure] = []
+
+
+class Part(_Record, frozen=True):
+    """What one shard observed of a cell that several share: no verdict, and never a pass."""
+
+    criterion: str
+    device: Device
+    error: str = ""
+    """Why it could not be evaluated; then the whole cell cannot."""
+    collection: Tally = Tally()
+    run: Tally = Tally()
+    stopped: bool = False
+    """Errors in the collection kept the tests from being run: in one piece, all of them."""
+    collected: dict[str, str] = {}
+    """Test id → digest of its body."""
+    passed: list[str] = []
+    cases: list[Case] = []
+    flaky: dict[str, str] = {}
+    """Tests that failed, and passed when they were run again → in which attempt."""
+    files: list[str] = []
+    """What the collection visited."""
+    allocations: int = 0
+    """On the CUDA device."""
+    seconds: float = 0.0
+    notes: list[str] = []
+    reproduce: list[str] = []
+    output: str = ""
+    running: str = ""
+    base: BaseTests | None = None
+    """From the one shard that asks the base, where the criterion is compared with it."""
+
+    @property
+    def cell(self) -> str:
+        """The cell's name."""
+        return cell_name(self.criterion, self.device)
+
+
 class Report(_Record, frozen=True, tag_field="kind", tag="tiergate-report"):
     """All verdicts of one leg."""
 
@@ -183,7 +252,7 @@ class Report(_Record, frozen=True, tag_field="kind", tag="tiergate-report"):
     planned: list[str]
     """Every cell of the leg, as the spec has it."""
     selected: list[str]
-    """The cells that this run was asked for."""
+    """The cells that this run was asked for, in whole or in part."""
     complete: bool
     """False when the run was interrupted: such a report never passes."""
     started: str
@@ -197,6 +266,15 @@ class Report(_Record, frozen=True, tag_field="kind", tag="tiergate-report"):
     device_proof: dict[str, str] = {}
     run: Run = Run()
     interruption: str = ""
+    shard: Shard | None = None
+    """None when the leg evaluated all cells of its device."""
+    parts: list[Part] = []
+    """Of the cells that the shard shares with others."""
+
+    @property
+    def leg(self) -> str:
+        """The leg in words, as in ``cpu leg`` or ``cpu leg 2/4``."""
+        return f"{self.device} leg" + (f" {self.shard.name}" if self.shard else "")
 
 
 class ReportError(NotEvaluatedError):

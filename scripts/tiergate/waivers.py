@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import msgspec
 
 from tiergate.fields import Device
-from tiergate.verdict import Finding, Verdict
+from tiergate.verdict import Finding, Part, Verdict
 
 LONGEST = timedelta(days=90)
 SOON = timedelta(days=14)
@@ -39,7 +39,7 @@ class Waiver:
             text += f", {rule} in {path} ({fingerprint})"
         return text
 
-    def covers(self, verdict: Verdict) -> bool:
+    def covers(self, verdict: Verdict | Part) -> bool:
         """Tell whether it speaks of this cell."""
         return verdict.criterion == self.criterion and self.device in {None, verdict.device}
 
@@ -69,9 +69,8 @@ def apply(verdict: Verdict, waivers: Sequence[Waiver], today: date) -> Verdict:
     if verdict.status not in {"fail", "error"}:
         return verdict
     covering = [w for w in waivers if w.covers(verdict) and in_force(w, today)]
-    whole = [waiver for waiver in covering if waiver.finding is None]
-    if whole:
-        return _waived(verdict, whole[:1])
+    if accepting := whole(verdict, covering, today):
+        return _waived(verdict, accepting[:1])
     accepted = {waiver.finding: waiver for waiver in covering}
     findings = verdict.evidence.findings
     if verdict.status == "fail" and findings and _only_findings_are_wrong(verdict):
@@ -80,6 +79,11 @@ def apply(verdict: Verdict, waivers: Sequence[Waiver], today: date) -> Verdict:
         if len(known) == len(used):
             return _waived(verdict, known)
     return verdict
+
+
+def whole(judged: Verdict | Part, waivers: Sequence[Waiver], today: date) -> list[Waiver]:
+    """Return the waivers in force that accept whatever is wrong with a cell."""
+    return [w for w in waivers if w.finding is None and w.covers(judged) and in_force(w, today)]
 
 
 def in_force(waiver: Waiver, today: date) -> bool:

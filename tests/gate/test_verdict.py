@@ -58,7 +58,7 @@ def test_only_pass_and_waived_can_let_a_gate_pass():
         (b"{}", "r: not a readable report: Object missing required field `schema_version`"),
         (b"\xff", "r: not a readable report"),
         (b'{"x":' + b"[" * 100_000, "r: not a readable report"),
-        (b'{"schema_version": 2}', "r: report of schema version 2; this tiergate reads 1"),
+        (b'{"schema_version": 1}', "r: report of schema version 1; this tiergate reads 2"),
         (verdict.encode(report(SPEC))[:-30], "r: not a readable report"),
         (json.dumps(document(extra=1)), "unknown field `extra`"),
         (json.dumps(document(kind="x")), "Invalid value 'x'"),

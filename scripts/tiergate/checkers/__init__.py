@@ -7,7 +7,7 @@ A checker is a module with the five parts of ``Checker``. It observes; it does n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tiergate.candidate import Candidate
     from tiergate.fields import Device
     from tiergate.spec import Criterion
-    from tiergate.verdict import Case, Failure, Finding
+    from tiergate.verdict import Case, Failure, Finding, Part
 
 ENTRY_POINTS = "tiergate.checkers"
 
@@ -39,6 +39,32 @@ BUILT_IN: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
+class Share:
+    """The files of a cell that one shard evaluates: every file is some shard's, and only one's."""
+
+    shard: str
+    """As in ``2/4``."""
+    mine: frozenset[str]
+    others: frozenset[str]
+    rest: bool
+    """Whether the files that nobody planned are this shard's, too."""
+
+    def owns(self, file: str) -> bool:
+        """Tell whether the shard evaluates a file, named from the repository's root."""
+        return file in self.mine or (self.rest and file not in self.others)
+
+
+@dataclass
+class Timings:
+    """How long files and tests took, for the history; it decides nothing."""
+
+    files: dict[str, float] = field(default_factory=dict)
+    """File → seconds of its collection and its tests."""
+    tests: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Test id → outcome and seconds."""
+
+
+@dataclass(frozen=True)
 class Context:
     """Where a criterion is evaluated."""
 
@@ -51,6 +77,10 @@ class Context:
     """Tell a person how many tests will be evaluated."""
     baseline: Baseline | None = None
     """What the base branch has; None where no base was named."""
+    share: Share | None = None
+    """The part of the criterion that this shard evaluates; None for all of it."""
+    timings: Timings | None = None
+    """Where it is given: is told how long things took."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +121,24 @@ class Checker(Protocol):
 
     def reproduce(self, parameters: Any, context: Context) -> list[str]:
         """Return shell commands, for the repository's root, that show what it observes."""
+
+
+class Splittable(Checker, Protocol):
+    """A checker whose criterion several shards may share, file by file."""
+
+    def part(self, parameters: Any, context: Context) -> Part:
+        """Evaluate the files that the context's share owns; without a share, all of them."""
+
+    def assemble(
+        self, parameters: Any, parts: Sequence[Part], criterion: Criterion, device: Device
+    ) -> Observation:
+        """Put the parts together: what one piece would have observed."""
+
+
+def splittable(name: str) -> Splittable | None:
+    """Return the checker of that name, where shards may share its criteria."""
+    checker = get(name)
+    return cast(Splittable, checker) if hasattr(checker, "part") else None
 
 
 class UnknownCheckerError(UserError):

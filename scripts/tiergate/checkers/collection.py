@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,8 +10,10 @@ from msgspec import Meta
 
 from tiergate.checkers import Context, Observation, pytest_session, session_records
 from tiergate.expectation import Outcomes
-from tiergate.fields import RepositoryPath
+from tiergate.fields import Device, RepositoryPath
 from tiergate.reproduce import python_command
+from tiergate.spec import Criterion
+from tiergate.verdict import Part
 
 
 class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +57,12 @@ def problems(parameters: With) -> Iterable[tuple[tuple[str | int, ...], str]]:
 
 def observe(parameters: With, context: Context) -> Observation:
     """Collect everything below the paths and compare it with the files that are there."""
+    seen = part(parameters, context)
+    return assemble(parameters, [seen], context.criterion, context.device)
+
+
+def part(parameters: With, context: Context) -> Part:
+    """Collect the share's files."""
     if (missing := session_records.absent(context, parameters.paths)) is not None:
         return missing
     result, session = session_records.run_session(
@@ -62,10 +70,15 @@ def observe(parameters: With, context: Context) -> Observation:
         parameters.paths,
         [*parameters.args, "--collect-only", "--continue-on-collection-errors"],
     )
-    seen = session_records.observation(result, session, context, collect_only=True)
-    if seen.error:
-        return seen
-    return session_records.with_ignored(seen, session, context)
+    return session_records.part(result, session, context, collect_only=True)
+
+
+def assemble(
+    parameters: With, parts: Sequence[Part], criterion: Criterion, device: Device
+) -> Observation:
+    """Put the parts together."""
+    del parameters
+    return session_records.assemble(parts, criterion, device, collect_only=True)
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -11,8 +11,10 @@ from msgspec import Meta
 
 from tiergate.checkers import Context, Observation, session_records
 from tiergate.expectation import Outcomes
-from tiergate.fields import RepositoryPath
+from tiergate.fields import Device, RepositoryPath
 from tiergate.reproduce import python_command
+from tiergate.spec import Criterion
+from tiergate.verdict import Part
 
 DOUBTS = ("suspect", "overrides", "shadowed")
 """What casts doubt on the other outcomes: tests that do not test, hooks that decide, names that
@@ -31,8 +33,6 @@ _NOT_PASSED = (
     "vanished",
     *DOUBTS,
 )
-# More failures than this are no flake; and a command line takes only so many ids.
-_MOST_RETRIED = 100
 
 # They would change what the criterion means, or who counts.
 _REFUSED_ARGUMENTS = (
@@ -106,63 +106,52 @@ def refuse_arguments(arguments: list[str]) -> Iterable[tuple[tuple[str | int, ..
 
 def observe(parameters: With, context: Context) -> Observation:
     """Run, or collect, the tests in the candidate's interpreter."""
+    seen = part(parameters, context)
+    return assemble(parameters, [seen], context.criterion, context.device)
+
+
+def part(parameters: With, context: Context) -> Part:
+    """Run, or collect, the share's tests; what failed is run again where the criterion says so."""
     if (missing := session_records.absent(context, parameters.paths)) is not None:
         return missing
     arguments = [*parameters.args, "--collect-only"] if parameters.collect_only else parameters.args
     result, session = session_records.run_session(
         context, parameters.paths, ["--tb=short", *arguments]
     )
-    seen = session_records.observation(
-        result, session, context, collect_only=parameters.collect_only
-    )
-    if not seen.error:
-        seen = session_records.with_ignored(seen, session, context)
+    seen = session_records.part(result, session, context, collect_only=parameters.collect_only)
     if context.criterion.retries and not parameters.collect_only and not seen.error:
-        return _retry(seen, parameters, context)
+        return msgspec.structs.replace(seen, flaky=_retry(seen, parameters, context))
     return seen
 
 
-def _retry(seen: Observation, parameters: With, context: Context) -> Observation:
-    """Run the failed tests again, by themselves; those that pass now are flaky, and said so."""
-    failed = [failure for failure in seen.failures if failure.outcome == "failed"]
-    if not failed or len(failed) > _MOST_RETRIED or len(failed) < seen.counts["failed"]:
-        return seen
+def assemble(
+    parameters: With, parts: Sequence[Part], criterion: Criterion, device: Device
+) -> Observation:
+    """Put the parts together."""
+    collect_only = parameters.collect_only
+    return session_records.assemble(parts, criterion, device, collect_only=collect_only)
+
+
+def _retry(seen: Part, parameters: With, context: Context) -> dict[str, str]:
+    """Run the failed tests again, by themselves; return those that pass now, and when."""
+    failed = session_records.retried(seen.run.failures, seen.run.counts)
+    alone = replace(context, timings=None)
     flaky: dict[str, str] = {}
     for attempt in range(1, context.criterion.retries + 1):
-        left = [failure.id for failure in failed if failure.id not in flaky]
+        left = [test for test in failed if test not in flaky]
         if not left:
             break
-        result, session = session_records.run_session(
-            context, left, ["--tb=short", *parameters.args]
-        )
+        result, session = session_records.run_session(alone, left, ["--tb=short", *parameters.args])
         if not session_records.problem_of(result, session, collect_only=False):
             flaky |= {
                 test: f"passed when it was run again, attempt {attempt + 1}"
                 for test in session.passed
                 if test in left
             }
-    if not flaky:
-        return seen
-    counts = {**seen.counts, "flaky": len(flaky)}
-    counts["failed"] -= len(flaky)
-    counts["passed"] = counts.get("passed", 0) + len(flaky)
-    failures = [
-        msgspec.structs.replace(f, outcome="flaky", message=f"{flaky[f.id]}; at first: {f.message}")
-        if f.id in flaky and f.outcome == "failed"
-        else f
-        for f in seen.failures
-    ]
-    passed = {**seen.tests["passed"], **{t: seen.tests["collected"].get(t, "") for t in flaky}}
-    return replace(
-        seen,
-        counts=counts,
-        failures=tuple(failures),
-        cases=tuple(
-            msgspec.structs.replace(c, outcome="flaky") if c.id in flaky else c for c in seen.cases
-        ),
-        notes=(*seen.notes, *(f"flaky: {test}" for test in flaky)),
-        tests={**seen.tests, "passed": passed},
-    )
+    if context.timings is not None:
+        for test in flaky:
+            context.timings.tests[test] = ("flaky", context.timings.tests[test][1])
+    return flaky
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:

@@ -5,29 +5,67 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os.path import normpath
 from pathlib import PurePosixPath
 
 import msgspec
 
 from tiergate.candidate import ProbeResult, Record
-from tiergate.checkers import Context, Observation
-from tiergate.verdict import Case, Failure
+from tiergate.checkers import Context, Observation, Timings
+from tiergate.fields import Device
+from tiergate.spec import Criterion
+from tiergate.verdict import Case, Failure, Part, Tally
 
 MAX_FAILURES = 200
 MAX_CASES = 50_000
+# More failures than this are no flake; and a command line takes only so many ids.
+MOST_RETRIED = 100
+TEST_FILES = ("test_*.py", "*_test.py")
+"""Pytest's own names of test files, which count whatever the configuration says."""
 _DETAILED_FAILURES = 50
+_SILENT = frozenset({"passed", "warnings"})
 
 _OK, _INTERRUPTED, _INTERNAL_ERROR, _USAGE_ERROR, _NO_TESTS = 0, 2, 3, 4, 5
+
+
+@dataclass
+class Counts:
+    """What was counted while tests were collected, or while they ran."""
+
+    all: Counter[str] = field(default_factory=Counter)
+    shared: dict[str, Counter[str]] = field(default_factory=dict)
+    """Of them, those that are of no single file: outcome → what had it → how often."""
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, outcome: str, record: Record, what: str = "") -> None:
+        """Count an outcome; ``what`` had it, where that is of no single file."""
+        self.all[outcome] += 1
+        if what:
+            self.shared.setdefault(outcome, Counter())[what] += 1
+        if outcome not in _SILENT and len(self.failures) < MAX_FAILURES:
+            detailed = len(self.failures) < _DETAILED_FAILURES
+            self.failures.append(_failure(outcome, record, detailed=detailed))
+
+    def tally(self) -> Tally:
+        """Return it as it travels."""
+        own = self.all.copy()
+        for outcome, shared in self.shared.items():
+            own[outcome] -= shared.total()
+        return Tally(
+            counts={outcome: count for outcome, count in own.items() if count},
+            shared={outcome: dict(shared) for outcome, shared in self.shared.items()},
+            failures=self.failures,
+        )
 
 
 @dataclass
 class Session:
     """What a session collected and what came of it."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
+    collection: Counts = field(default_factory=Counts)
+    run: Counts = field(default_factory=Counts)
     collected: list[str] = field(default_factory=list)
     selected: list[str] = field(default_factory=list)
     bodies: dict[str, str] = field(default_factory=dict)
@@ -38,12 +76,29 @@ class Session:
     file_patterns: list[str] = field(default_factory=list)
     running: str = ""
 
+    @property
+    def counts(self) -> Counter[str]:
+        """All that was counted."""
+        return self.collection.all + self.run.all
+
+    @property
+    def failures(self) -> list[Failure]:
+        """All that did not hold, as far as it is kept."""
+        return [*self.collection.failures, *self.run.failures]
+
 
 def run_session(
     context: Context, paths: list[str], arguments: Iterable[str]
 ) -> tuple[ProbeResult, Session]:
-    """Run pytest on ``paths`` in the candidate's interpreter."""
+    """Run pytest on ``paths`` in the candidate's interpreter; only the context's share of them."""
     root = context.candidate.repository.root
+    values: dict[str, object] = {}
+    if share := context.share:
+        # A folder is walked as ever, and the files of others are left out; pytest takes a file
+        # that it is given whatever any hook says.
+        paths = [p for p in paths if "::" in p or (root / p).is_dir() or share.owns(normpath(p))]
+        chosen = {"mine": sorted(share.mine), "others": sorted(share.others), "rest": share.rest}
+        values["share"] = chosen
 
     def on_record(record: Record) -> None:
         if record["event"] == "start":
@@ -67,47 +122,75 @@ def run_session(
                 "-q",
                 *arguments,
                 *paths,
-            ]
+            ],
+            **values,
         },
         on_record,
     )
     session = read_session(result)
     doubt_foreign(session, paths)
+    if context.timings is not None:
+        _keep_timings(context.timings, result)
     return result, session
+
+
+def _keep_timings(timings: Timings, result: ProbeResult) -> None:
+    """Add up how long files took, and keep each test's worst outcome of the session."""
+    for record in result.records:
+        if record["event"] == "phase":
+            test, outcome = record["id"], _outcome(record)
+            known, seconds = timings.tests.get(test, ("", 0.0))
+            worst = outcome if outcome and known in {"", "passed"} else known
+            timings.tests[test] = (worst, seconds + record["seconds"])
+        elif not record["event"].startswith("collect-") or not record["id"].endswith(".py"):
+            continue
+        file = record["id"].split("::")[0]
+        timings.files[file] = timings.files.get(file, 0.0) + record["seconds"]
 
 
 def read_session(result: ProbeResult) -> Session:
     """Count what the records say; the terminal output is never read."""
     session = Session()
     tests: dict[str, list[Record]] = {}
+    counts = session.collection
     for record in result.records:
         event = record["event"]
         if event == "phase":
             tests.setdefault(record["id"], []).append(record)
         elif event == "start":
             session.running = record["id"]
+            counts = session.run
         elif event == "finish":
             session.running = ""
         elif event == "doubt":
-            session.counts[record["outcome"]] += 1
-            _add_failure(session, record["outcome"], record)
+            counts.add(record["outcome"], record, _doubted(record))
+        elif event == "warning":
+            counts.add("warnings", record, "" if record["id"] else _warned(record))
         else:
             _read_collection(session, record)
-    session.counts["collected"] = len(session.collected)
-    session.counts["warnings"] = len(result.of("warning"))
+    session.collection.all["collected"] = len(session.collected)
     for phases in tests.values():
         _count_test(session, phases)
     session.cases = [_case(test, phases) for test, phases in tests.items()][:MAX_CASES]
     if result.of("selected"):
         added = list((Counter(session.selected) - Counter(session.collected)).elements())
-        session.counts["suspect"] += len(added)
         for test in added:
-            _add_failure(session, "suspect", {"id": test, "message": "run, but never collected"})
+            session.collection.add("suspect", {"id": test, "message": "run, but never collected"})
         dropped = list((Counter(session.collected) - Counter(session.selected)).elements())
-        session.counts["deselected"] = len(dropped)
         for test in dropped:
-            _add_failure(session, "deselected", {"id": test, "message": "collected, but dropped"})
+            session.collection.add("deselected", {"id": test, "message": "collected, but dropped"})
     return session
+
+
+def _warned(record: Record) -> str:
+    """Name a warning of no test: of what is imported and configured."""
+    return f"{record['path']}:{record['line']}: {record['category']}: {record['message']}"
+
+
+def _doubted(record: Record) -> str:
+    """Name a doubt the way that the probe tells it once."""
+    message = f": {record['message']}" if record["outcome"] == "suspect" else ""
+    return f"{record['path']}:{record['line']}{message}"
 
 
 def doubt_foreign(session: Session, paths: Iterable[str]) -> None:
@@ -116,8 +199,7 @@ def doubt_foreign(session: Session, paths: Iterable[str]) -> None:
     for test in session.collected:
         if not any(_is_at(test, path) for path in wanted):
             message = f"collected from outside of {', '.join(wanted)}"
-            session.counts["suspect"] += 1
-            _add_failure(session, "suspect", {"id": test, "message": message})
+            session.collection.add("suspect", {"id": test, "message": message})
 
 
 def _is_at(test: str, path: str) -> bool:
@@ -139,8 +221,9 @@ def _read_collection(session: Session, record: Record) -> None:
         session.seen_paths.add(record["id"].split("::")[0])
         if event != "collect-passed":
             outcome = "errors" if event == "collect-failed" else "skipped"
-            session.counts[outcome] += 1
-            _add_failure(session, outcome, record)
+            # Without a suffix it is a folder, or the session itself.
+            of_a_file = PurePosixPath(record["id"].split("::")[0]).suffix
+            session.collection.add(outcome, record, "" if of_a_file else record["id"] or "session")
 
 
 def _count_test(session: Session, phases: list[Record]) -> None:
@@ -156,11 +239,9 @@ def _count_test(session: Session, phases: list[Record]) -> None:
                 outcome = "rerun"
         if record["subtest"] and outcome == "passed":
             continue
-        session.counts[outcome] += 1
+        session.run.add(outcome, _unmasked(record))
         if outcome == "passed":
             session.passed.append(record["id"])
-        else:
-            _add_failure(session, outcome, _unmasked(record))
 
 
 def _case(test: str, phases: list[Record]) -> Case:
@@ -199,19 +280,14 @@ def _outcome(record: Record) -> str:
     return "rerun" if outcome == "rerun" else "errors"
 
 
-def _add_failure(session: Session, outcome: str, record: Record) -> None:
-    if len(session.failures) >= MAX_FAILURES:
-        return
-    detailed = len(session.failures) < _DETAILED_FAILURES
-    session.failures.append(
-        Failure(
-            id=record["id"],
-            outcome=outcome,
-            message=record.get("message", ""),
-            details=record.get("details", "") if detailed else "",
-            path=record.get("path", ""),
-            line=record.get("line"),
-        )
+def _failure(outcome: str, record: Record, *, detailed: bool) -> Failure:
+    return Failure(
+        id=record["id"],
+        outcome=outcome,
+        message=record.get("message", ""),
+        details=record.get("details", "") if detailed else "",
+        path=record.get("path", ""),
+        line=record.get("line"),
     )
 
 
@@ -245,77 +321,171 @@ def problem_of(result: ProbeResult, session: Session, *, collect_only: bool) -> 
     return ""
 
 
-def observation(
-    result: ProbeResult, session: Session, context: Context, *, collect_only: bool
-) -> Observation:
-    """Return what a session amounts to."""
-    error = problem_of(result, session, collect_only=collect_only)
-    repository = context.candidate.repository
-    if not error and (outside := [path for path in session.seen_paths if repository.leaves(path)]):
-        error = f"a symbolic link leads out of the repository: {min(outside)}"
+def part(result: ProbeResult, session: Session, context: Context, *, collect_only: bool) -> Part:
+    """Return what a session observed of the context's share of the criterion."""
+    error = problem_of(result, session, collect_only=collect_only) or _strange(session, context)
     notes = []
     if result.left_behind:
         notes.append(f"{result.left_behind} processes were left running and have been ended")
-    if not error and not collect_only and context.device == "cuda":
-        used = sum(record["allocations"] for record in result.of("cuda"))
+    if not error:
+        for name in _ignored(session, context):
+            record = {"id": name, "message": "a test file that was never collected"}
+            session.collection.add("ignored", record)
+    return Part(
+        criterion=context.criterion.id,
+        device=context.device,
+        error=error,
+        collection=session.collection.tally(),
+        run=session.run.tally(),
+        stopped=result.status == _INTERRUPTED,
+        collected=session.bodies,
+        passed=session.passed,
+        cases=session.cases,
+        files=sorted(session.seen_paths),
+        allocations=sum(record["allocations"] for record in result.of("cuda")),
+        notes=notes,
+        output=result.output,
+        running=session.running,
+    )
+
+
+def _strange(session: Session, context: Context) -> str:
+    """Say that a session reached what is not the repository's, or not this shard's."""
+    repository = context.candidate.repository
+    if outside := [path for path in session.seen_paths if repository.leaves(path)]:
+        return f"a symbolic link leads out of the repository: {min(outside)}"
+    share = context.share
+    if share is not None:
+        strange = [test for test in session.bodies if not share.owns(test.split("::")[0])]
+        if strange:
+            return f"{strange[0]} was collected, although its file is another shard's"
+    return ""
+
+
+def _ignored(session: Session, context: Context) -> list[str]:
+    """Return the test files of the repository, or of the share, that pytest never visited."""
+    paths = msgspec.to_builtins(context.criterion.parameters)["paths"]
+    patterns = [*TEST_FILES, *session.file_patterns]
+    share = context.share
+    return [
+        name
+        for name in context.candidate.repository.files_under(paths)
+        if name not in session.seen_paths
+        and is_test_file(name, patterns)
+        and (share is None or share.owns(name))
+    ]
+
+
+def assemble(
+    parts: Sequence[Part], criterion: Criterion, device: Device, *, collect_only: bool
+) -> Observation:
+    """Return what parts amount to: the one part of a whole criterion, or those of all shards."""
+    errors = list(dict.fromkeys(part.error for part in parts if part.error))
+    stopped = any(part.stopped for part in parts)
+    counts, failures = _added([part.collection for part in parts])
+    if not stopped:
+        more, failed = _added([part.run for part in parts])
+        counts, failures = counts + more, failures + failed
+    collected = {test: body for part in parts for test, body in part.collected.items()}
+    ran = [] if stopped else parts
+    passed = {test: collected.get(test, "") for part in ran for test in part.passed}
+    error = "; ".join(errors)
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if not error and not collect_only and device == "cuda":
+        used = sum(part.allocations for part in parts)
         if used == 0:
             error = "no test used the CUDA device: nothing was ever allocated on it"
         notes.append(f"{used} allocations on the CUDA device")
-    return Observation(
-        counts=dict(session.counts),
+    observation = Observation(
+        counts=dict(counts),
         error=error,
-        failures=tuple(session.failures),
+        failures=tuple(failures)[:MAX_FAILURES],
         notes=tuple(notes),
-        output=result.output,
-        running=session.running,
-        cases=tuple(session.cases),
-        tests={
-            "collected": session.bodies,
-            "passed": {test: session.bodies.get(test, "") for test in session.passed},
-        },
+        output="\n".join(part.output for part in parts if part.output),
+        running=next((part.running for part in parts if part.running), ""),
+        cases=tuple(case for part in ran for case in part.cases)[:MAX_CASES],
+        tests={"collected": collected, "passed": passed},
     )
+    flaky = {test: how for part in ran for test, how in part.flaky.items()}
+    return _with_flaky(observation, flaky) if criterion.retries and not error else observation
 
 
-def with_ignored(seen: Observation, session: Session, context: Context) -> Observation:
-    """Count as ``ignored`` the test files of the repository that pytest never visited.
+def _added(tallies: Sequence[Tally]) -> tuple[Counter[str], list[Failure]]:
+    """Add up what is of single files, and count once what several may have seen."""
+    counts: Counter[str] = Counter()
+    shared: dict[str, Counter[str]] = {}
+    failures: list[Failure] = []
+    told: set[tuple[object, ...]] = set()
+    for tally in tallies:
+        counts.update(tally.counts)
+        for outcome, seen in tally.shared.items():
+            shared[outcome] = shared.get(outcome, Counter()) | Counter(seen)
+        failures += [failure for failure in tally.failures if _told(failure) not in told]
+        told.update(map(_told, tally.failures))
+    for outcome, seen in shared.items():
+        counts[outcome] += seen.total()
+    return counts, failures
 
-    Pytest's own names of test files count whatever the configuration says.
-    """
-    paths = msgspec.to_builtins(context.criterion.parameters)["paths"]
-    patterns = ["test_*.py", "*_test.py", *session.file_patterns]
-    ignored = [
-        name
-        for name in context.candidate.repository.files_under(paths)
-        if name not in session.seen_paths and _is_test_file(name, patterns)
-    ]
+
+def _told(failure: Failure) -> tuple[object, ...]:
+    return failure.id, failure.outcome, failure.message, failure.path, failure.line
+
+
+def retried(failures: Sequence[Failure], counts: Mapping[str, int]) -> list[str]:
+    """Return the failed tests that may be run again: all, or none where they are too many."""
+    failed = [failure.id for failure in failures if failure.outcome == "failed"]
+    too_many = len(failed) > MOST_RETRIED or len(failed) < counts.get("failed", 0)
+    return [] if too_many else failed
+
+
+def _with_flaky(seen: Observation, passed_again: Mapping[str, str]) -> Observation:
+    """Count the tests that passed when they were run again as flaky, and say so."""
+    flaky = {t: passed_again[t] for t in retried(seen.failures, seen.counts) if t in passed_again}
+    if not flaky:
+        return seen
+    counts = {**seen.counts, "flaky": len(flaky)}
+    counts["failed"] -= len(flaky)
+    counts["passed"] = counts.get("passed", 0) + len(flaky)
     failures = [
-        Failure(id=name, outcome="ignored", message="a test file that was never collected")
-        for name in ignored
+        msgspec.structs.replace(f, outcome="flaky", message=f"{flaky[f.id]}; at first: {f.message}")
+        if f.id in flaky and f.outcome == "failed"
+        else f
+        for f in seen.failures
     ]
+    passed = {**seen.tests["passed"], **{t: seen.tests["collected"].get(t, "") for t in flaky}}
     return replace(
         seen,
-        counts={**seen.counts, "ignored": len(ignored)},
-        failures=(*seen.failures, *failures)[:MAX_FAILURES],
+        counts=counts,
+        failures=tuple(failures),
+        notes=(*seen.notes, *(f"flaky: {test}" for test in flaky)),
+        cases=tuple(
+            msgspec.structs.replace(c, outcome="flaky") if c.id in flaky else c for c in seen.cases
+        ),
+        tests={**seen.tests, "passed": passed},
     )
 
 
-def _is_test_file(name: str, patterns: list[str]) -> bool:
+def is_test_file(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a file's name, or its path, matches one of the patterns."""
     path = PurePosixPath(name)
     return path.suffix == ".py" and any(
         fnmatch.fnmatch(name if "/" in pattern else path.name, pattern) for pattern in patterns
     )
 
 
-def absent(context: Context, paths: list[str]) -> Observation | None:
-    """Return the observation for paths that are missing or lead out of the repository."""
+def absent(context: Context, paths: list[str]) -> Part | None:
+    """Return the part for paths that are missing or lead out of the repository."""
     repository = context.candidate.repository
     files = [path.split("::")[0] for path in paths]
+    none = Part(criterion=context.criterion.id, device=context.device)
     if escaping := [path for path in files if repository.leaves(path)]:
-        return Observation(error=f"a symbolic link leads out of the repository: {escaping[0]}")
+        error = f"a symbolic link leads out of the repository: {escaping[0]}"
+        return msgspec.structs.replace(none, error=error)
     if twins := repository.twins(files):
-        return Observation(error=twins[0])
+        return msgspec.structs.replace(none, error=twins[0])
     missing = [path for path in files if not (repository.root / path).exists()]
     if not missing:
         return None
     failures = [Failure(id=path, outcome="errors", message="does not exist") for path in missing]
-    return Observation(counts={"errors": len(missing)}, failures=tuple(failures))
+    found = Tally(counts={"errors": len(missing)}, failures=failures)
+    return msgspec.structs.replace(none, collection=found)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     epilog=options.examples(
         "decide",
         ("reports/cpu reports/cuda", "from the reports of both legs"),
+        ("--plan plan.json reports/", "over shards, by the plan that they had"),
         ("reports/ --format github", "in a workflow, with annotations and the job summary"),
     ),
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="How a job of the workflow ended; anything but success fails the decision. Repeatable.",
 )
+@options.shard_plan
 @options.base
 @options.allow_weakening
 @click.option(
@@ -57,6 +59,7 @@ def command(
     devices: tuple[Device, ...],
     only: tuple[str, ...],
     jobs: tuple[str, ...],
+    plan_path: Path | None,
     base_ref: str | None,
     allow_weakening: bool,
     allow_cached: bool,
@@ -69,7 +72,7 @@ def command(
     """
     from datetime import datetime, timezone
 
-    from tiergate import base, decide, spec, verdict
+    from tiergate import base, decide, shards, spec, verdict
     from tiergate.commands.run import show
     from tiergate.errors import UserError
     from tiergate.render.text import Text
@@ -102,6 +105,7 @@ def command(
         head=specs.head if specs else None,
         allow_weakening=allow_weakening,
         allow_cached=allow_cached,
+        shards=shards.read(plan_path) if plan_path is not None else None,
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     text = Text(colour=colour)

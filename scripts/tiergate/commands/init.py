@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tiergate.start.gate_file import Waived
     from tiergate.start.measure import Measured
     from tiergate.start.survey import Survey
-    from tiergate.verdict import Verdict
+    from tiergate.verdict import Part, Verdict
 
 _MOST_FINDINGS = 25
 """Findings that are waived one by one; of more, the whole criterion is."""
@@ -158,6 +158,9 @@ class _Listener:
 
     def finished(self, verdict: Verdict) -> None:
         """Stay silent: the numbers come together."""
+
+    def observed(self, part: Part) -> None:
+        """Stay silent: nothing is measured in parts."""
 
 
 def _tell_survey(

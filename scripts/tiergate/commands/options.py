@@ -77,6 +77,13 @@ allow_weakening = click.option(
     is_flag=True,
     help="Let a head pass that weakens the base's spec; the report shows how.",
 )
+shard_plan = click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The plan of shards, from `tiergate plan --shards`.",
+)
 isolation = click.option(
     "--isolation",
     type=click.Choice(["fork", "process"]),

@@ -13,6 +13,7 @@ from tiergate.commands import options
 if TYPE_CHECKING:
     from tiergate.fields import Device
     from tiergate.remediation import Task
+    from tiergate.shards import ShardPlan
     from tiergate.spec import Spec
 
 
@@ -34,6 +35,28 @@ if TYPE_CHECKING:
     metavar="REPORT",
     help="Print the order in which to mend what failed in this report; repeatable.",
 )
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 256),
+    help="Spread each device's cells, and the files of test suites, over so many runners, and "
+    "write the plan that `run --plan` and `decide --plan` take.",
+)
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Balance shards by the durations in this file; repeatable.  [default: those of this "
+    "machine's own runs; none in CI]",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where the plan of shards is written.  [default: .tiergate/plan.json of the repository]",
+)
+@options.base
+@options.allow_weakening
 @click.option("--github-matrix", is_flag=True, help="Print the matrix of legs as one line of JSON.")
 @options.devices
 @click.option(
@@ -48,38 +71,146 @@ def command(
     spec_path: Path | None,
     repo: Path,
     failed: tuple[Path, ...],
+    shards: int | None,
+    history: tuple[Path, ...],
+    output: Path | None,
+    base_ref: str | None,
+    allow_weakening: bool,
     github_matrix: bool,
     devices: tuple[Device, ...],
     runners: tuple[str, ...],
 ) -> int:
     """Show which cells there are, what may run in parallel and what waits for what."""
-    from tiergate import plan, spec
+    from tiergate import spec
     from tiergate.errors import UserError
 
-    gate = spec.load(options.spec_of(spec_path, repo))
-    if failed and github_matrix:
-        raise UserError("--failed and --github-matrix exclude each other")
+    if failed and (github_matrix or shards):
+        raise UserError("--failed excludes --github-matrix and --shards")
     if runners and not github_matrix:
         raise UserError("--runner says where the legs of --github-matrix run; give both")
+    if not shards and (history or output or base_ref or allow_weakening):
+        raise UserError(
+            "--history, --output, --base and --allow-weakening belong to a plan of shards: give "
+            "--shards as well"
+        )
+    path = options.spec_of(spec_path, repo)
+    labels = _labels(runners)
+    if shards:
+        spread = _plan_shards(
+            repo,
+            path,
+            shards,
+            devices,
+            labels,
+            history,
+            output,
+            base_ref,
+            allow_weakening=allow_weakening,
+        )
+        if github_matrix:
+            legs = [leg for device in spread.devices for leg in _legs(device, labels, spread)]
+            click.echo(json.dumps({"include": legs}))
+        else:
+            _show_shards(spread)
+        return 0
+    gate = spec.load(path)
     if absent := [device for device in devices if device not in gate.devices]:
         raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
     if github_matrix:
-        labels = _labels(runners)
-        legs = [_leg(device, labels) for device in devices or gate.devices]
-        click.echo(json.dumps({"include": legs}))
+        chosen = devices or gate.devices
+        click.echo(json.dumps({"include": [_leg(device, labels) for device in chosen]}))
     elif failed:
         _remediation(gate, failed)
     else:
-        for device in gate.devices:
-            planned = {cell.name: cell for cell in plan.cells(gate, device)}
-            click.echo(f"{device} leg: {len(planned)} cells")
-            for number, wave in enumerate(plan.cell_waves(list(planned.values())), start=1):
-                click.echo(f"  wave {number}")
-                for name in wave:
-                    cell = planned[name]
-                    waits = f"  after {', '.join(cell.needs)}" if cell.needs else ""
-                    click.echo(f"    {name:<18} {cell.criterion.uses:<11}{waits}")
+        _show_waves(gate)
     return 0
+
+
+def _show_waves(gate: Spec) -> None:
+    from tiergate import plan
+
+    for device in gate.devices:
+        planned = {cell.name: cell for cell in plan.cells(gate, device)}
+        click.echo(f"{device} leg: {len(planned)} cells")
+        for number, wave in enumerate(plan.cell_waves(list(planned.values())), start=1):
+            click.echo(f"  wave {number}")
+            for name in wave:
+                cell = planned[name]
+                waits = f"  after {', '.join(cell.needs)}" if cell.needs else ""
+                click.echo(f"    {name:<18} {cell.criterion.uses:<11}{waits}")
+
+
+def _plan_shards(
+    repo: Path,
+    path: Path,
+    count: int,
+    devices: tuple[Device, ...],
+    labels: dict[str, str | list[str]],
+    histories: tuple[Path, ...],
+    output: Path | None,
+    base_ref: str | None,
+    *,
+    allow_weakening: bool,
+) -> ShardPlan:
+    from tiergate import base, drift, history, shard_planning, shards, spec
+    from tiergate.commands.history import known_runs
+    from tiergate.errors import UserError
+    from tiergate.repository import Repository
+
+    repository = Repository(repo)
+    commit = base.resolve(repository, base_ref) if base_ref else ""
+    specs = base.specs(repository, commit, path) if commit else None
+    gate = specs.base if specs else spec.load(path)
+    head = specs.head if specs else None
+    deciding = drift.deciding(gate, head, allow_weakening=allow_weakening)
+    if absent := [device for device in devices if device not in deciding.devices]:
+        raise UserError(f"--device {absent[0]}: {gate.path} has no such leg")
+    # A device without a runner is one leg, which says so.
+    counts = {
+        device: count if labels.get(device, not labels) else 1
+        for device in devices or deciding.devices
+    }
+    durations = history.durations(known_runs(repository.root, histories))
+    made = shard_planning.make(
+        repository, gate, head, counts, durations, allow_weakening=allow_weakening
+    )
+    target = output or repository.root / ".tiergate" / shards.PLAN_NAME
+    if output is None:
+        from tiergate.commands.run import prepare
+
+        prepare(target.parent, target.name)
+    shards.write(made, target)
+    click.echo(f"tiergate: {target}", err=True)
+    return made
+
+
+def _legs(
+    device: Device, labels: dict[str, str | list[str]], planned: ShardPlan
+) -> list[dict[str, str | list[str]]]:
+    """Return a device's legs: one for each shard, or the one that has it all."""
+    leg = _leg(device, labels)
+    count = planned.devices[device].count
+    if count == 1:
+        return [leg]
+    return [
+        {**leg, "shard": f"{index}/{count}", "leg": f"{device}-{index}-of-{count}"}
+        for index in range(1, count + 1)
+    ]
+
+
+def _show_shards(planned: ShardPlan) -> None:
+    for device, spread in planned.devices.items():
+        many = "leg" if spread.count == 1 else "legs"
+        click.echo(f"{device}: {len(spread.cells)} cells over {spread.count} {many}")
+        for index, seconds in enumerate(spread.seconds, start=1):
+            click.echo(f"  {index}/{spread.count}  about {seconds:.1f} s")
+            for name in spread.cells_of(index):
+                given = spread.cells[name]
+                files = [file for file, owner in given.files.items() if owner == index]
+                of = f"{len(files)} of {len(given.files)} files" if given.files else "whole"
+                click.echo(f"    {name:<18} {of}")
+            for name in (n for n, owner in spread.head.items() if owner == index):
+                click.echo(f"    {name:<18} whole, as the head has it")
 
 
 def _labels(runners: tuple[str, ...]) -> dict[str, str | list[str]]:

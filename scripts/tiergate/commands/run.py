@@ -19,11 +19,15 @@ from tiergate.commands import options
 if TYPE_CHECKING:
     from tiergate.candidate import Isolation
     from tiergate.fields import Device
+    from tiergate.history import RunRecord
+    from tiergate.leg import Leg
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
+    from tiergate.repository import Repository
     from tiergate.runner import Listener
+    from tiergate.shards import ShardPlan
     from tiergate.spec import Spec
-    from tiergate.verdict import Verdict
+    from tiergate.verdict import Part, Report, Verdict
 
 
 @click.command(
@@ -69,6 +73,14 @@ if TYPE_CHECKING:
     help="Evaluate nothing: report each cell as an error for this reason, such as that the leg has "
     "no runner. Only a waiver lets it pass.",
 )
+@click.option(
+    "--shard",
+    "shard_name",
+    metavar="INDEX/COUNT",
+    help="Judge this shard's part of the plan alone, such as 2/4; `tiergate decide` puts the "
+    "shards together.",
+)
+@options.shard_plan
 @options.base
 @options.allow_weakening
 @options.isolation
@@ -94,6 +106,8 @@ def command(
     timeout: float | None,
     jobs: int | None,
     unjudged: str,
+    shard_name: str | None,
+    plan_path: Path | None,
     base_ref: str | None,
     allow_weakening: bool,
     isolation: Isolation,
@@ -105,7 +119,8 @@ def command(
     """Run the criteria of the spec on this machine and decide.
 
     Writes report.json, prints what failed with the command that reproduces it, and exits with 0
-    only if every cell of the leg passed.
+    only if every cell of the leg passed; with --shard, if nothing in the shard stands against a
+    pass.
     """
     # Imported here: what `--help` and the other commands need not pay for.
     from tiergate import base, candidate, drift, leg, spec, verdict
@@ -130,15 +145,16 @@ def command(
         gate = _with_timeout(gate, timeout)
         head = head and _with_timeout(head, timeout)
     deciding = drift.deciding(gate, head, allow_weakening=allow_weakening)
-    chosen = frozenset(deciding.criterion(criterion_id).id for criterion_id in only)
-    judged_here = {c.id for c in deciding.criteria if device in c.devices}
-    if not judged_here:
-        raise UserError(f"{gate.path}: no criterion is judged on {device!r}")
-    if absent := sorted(chosen - judged_here):
-        raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {gate.path}")
+    chosen, judged_here = _criteria(deciding, only, device)
+    shards, index = _shard(
+        shard_name, plan_path, device, gate.digest, head.digest if head else "", repository
+    )
+    if shards and chosen:
+        raise UserError("--only and --shard exclude each other: a shard is a part of every cell")
     interpreter = Path("python") if unjudged else candidate.find_python(python, repository.root)
     directory = report_directory or repository.root / ".tiergate"
     prepare(directory, verdict.REPORT_NAME)
+    keeper = _Keeper(repository.root, directory)
     jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
     threads = max(1, usable_cpus() // jobs)
 
@@ -161,19 +177,26 @@ def command(
             specs.origin if specs else "base",
             allow_weakening=allow_weakening,
             isolation="process" if unjudged else isolation,
-            cache=None if unjudged else kept,
+            # What a shard observes is no verdict, and only verdicts are kept.
+            cache=None if unjudged or shards else kept,
             unjudged=unjudged,
+            shards=shards,
+            shard=index,
+            expected=keeper.expected,
         )
         if not silent:
             origin = f" of {commit[:12]}" if gate.base else ""
+            part = f", shard {shard_name}" if shards else ""
             click.echo(
-                f"{gate.path}{origin}: {len(task.cells)} cells on {device}, {jobs} at a time, "
-                f"with {interpreter}"
+                f"{gate.path}{origin}: {len(task.cells)} cells on {device}{part}, {jobs} at a "
+                f"time, with {interpreter}"
             )
         names = [cell.name for cell in (*task.cells, *task.head_cells)]
         with _listener(text, names, silent=silent, live=terminal) as listener:
-            report = leg.judge(task, listener)
+            report = leg.judge(task, listener, keeper.keep)
         written = verdict.write(report, directory)
+    if shards:
+        return _show_shard(task, report, written, output_format)
     decision = leg.decision(task, report)
     if output_format == "json":
         sys.stdout.write(verdict.encode(report).decode())
@@ -184,6 +207,111 @@ def command(
     body = text.selection(decision, len(task.cells)) if chosen else text.decision(decision)
     show(f"\n{body}\n{written}  ({report.seconds:.1f} s)", decision, output_format)
     return decision.exit_code
+
+
+def _criteria(
+    deciding: Spec, only: tuple[str, ...], device: Device
+) -> tuple[frozenset[str], set[str]]:
+    """Return the criteria that were asked for, none for all, and those that the leg has."""
+    from tiergate.errors import UserError
+
+    chosen = frozenset(deciding.criterion(criterion_id).id for criterion_id in only)
+    judged_here = {c.id for c in deciding.criteria if device in c.devices}
+    if not judged_here:
+        raise UserError(f"{deciding.path}: no criterion is judged on {device!r}")
+    if absent := sorted(chosen - judged_here):
+        raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {deciding.path}")
+    return chosen, judged_here
+
+
+def _shard(
+    name: str | None,
+    path: Path | None,
+    device: Device,
+    spec_digest: str,
+    head_digest: str,
+    repository: Repository,
+) -> tuple[ShardPlan | None, int]:
+    """Return the plan and which shard of it to judge, or none where the whole leg is."""
+    from tiergate import shards
+    from tiergate.errors import UserError
+
+    if (name is None) != (path is None):
+        raise UserError("--shard and --plan belong together: a shard is a part of a plan")
+    if name is None or path is None:
+        return None, 0
+    plan = shards.read(path)
+    if reason := shards.mismatch(plan, spec_digest, head_digest, repository.source()):
+        raise UserError(f"--plan {path}: {reason}")
+    return plan, shards.chosen(plan, device, name, name=path)
+
+
+def _show_shard(task: Leg, report: Report, written: Path, output_format: str) -> int:
+    """Print what a shard came to: never a pass, for that is the decision's to say."""
+    from tiergate import verdict
+    from tiergate.errors import ExitCode
+    from tiergate.leg import objections
+    from tiergate.render.text import one_line
+
+    found = objections(task, report)
+    if output_format == "json":
+        sys.stdout.write(verdict.encode(report).decode())
+    else:
+        lines = [f"! {one_line(text)}" for text in found]
+        lines.append(
+            f"{report.leg}: {len(report.verdicts)} cells and {len(report.parts)} parts judged: "
+            + (f"{len(found)} against a pass" if found else "nothing against a pass")
+            + ". Only `tiergate decide` decides, over all shards."
+        )
+        with workflow_commands_stopped(output_format):
+            click.echo("\n" + "\n".join(lines) + f"\n{written}  ({report.seconds:.1f} s)")
+    if not found:
+        return ExitCode.PASSED
+    red = any(v.status == "fail" for v in report.verdicts) or any(
+        not part.error for part in report.parts
+    )
+    return ExitCode.FAILED if red else ExitCode.NOT_EVALUATED
+
+
+class _Keeper:
+    """Keeps the history of runs, which balances and orders, and decides nothing."""
+
+    def __init__(self, root: Path, directory: Path) -> None:
+        from tiergate import history
+
+        self._directory = directory
+        self._database = history.database(root, os.environ)
+        self._durations = history.durations(self._runs())
+
+    def expected(self, cell: str) -> float:
+        """Return how many seconds a cell is expected to take."""
+        return self._durations.cell(cell)
+
+    def keep(self, record: RunRecord) -> None:
+        """Write a run's record beside its report, and on a laptop into the history."""
+        import msgspec
+
+        from tiergate import history
+
+        try:
+            history.write(self._directory / history.TIMINGS_NAME, msgspec.json.encode(record))
+        except history.HistoryError as error:
+            _say(str(error))
+        if self._database is not None:
+            from tiergate.history_store import Database
+
+            Database(self._database, _say).add([record])
+
+    def _runs(self) -> list[RunRecord]:
+        if self._database is None or not self._database.exists():
+            return []
+        from tiergate.history_store import Database
+
+        return Database(self._database, _say).runs()
+
+
+def _say(line: str) -> None:
+    click.echo(f"tiergate: {line}", err=True)
 
 
 def _with_timeout(gate: Spec, timeout: float) -> Spec:
@@ -311,6 +439,9 @@ class _Lines:
 
     def finished(self, verdict: Verdict) -> None:
         self._line(self._text.verdict_line(verdict))
+
+    def observed(self, part: Part) -> None:
+        self._line(self._text.part_line(part))
 
     def _line(self, line: str) -> None:
         if not self._silent:

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,12 @@ def run(job: dict[str, Any], channel: Channel) -> int:
         # Slow, for installed packages as well, but right.
         sys.pycache_prefix = str(Path(owned.root, ".tiergate", "no-bytecode"))
     recorder = Recorder(channel, owned, job["pythonpath"], job["arguments"])
-    status = pytest.main(job["arguments"], plugins=[recorder])
+    plugins: list[Any] = [recorder]
+    if "share" in job:
+        from .share import Share  # noqa: PLC0415 - it imports pytest
+
+        plugins.append(Share(owned, **job["share"]))
+    status = pytest.main(job["arguments"], plugins=plugins)
     if job["device"] == "cuda":
         channel.send("cuda", allocations=_cuda_allocations())
     return int(status)
@@ -76,6 +82,7 @@ class Recorder:
         self._files: dict[str, written.Found] = {}
         self._names = written.Names((), ())
         self._visited: set[str] = set()
+        self._collecting: dict[str, float] = {}
         self._doubts: set[tuple[str, str, str, int]] = set()
 
     def pytest_addhooks(self, pluginmanager: Any) -> None:
@@ -155,11 +162,18 @@ class Recorder:
         message = clip(message, 1000)
         self._channel.send("doubt", outcome=outcome, id=test, message=message, path=path, line=line)
 
+    def pytest_collectstart(self, collector: Any) -> None:
+        self._collecting[collector.nodeid] = time.perf_counter()
+
     def pytest_collectreport(self, report: Any) -> None:
         if report.nodeid.endswith(".py") and report.outcome == "passed":
             self._visited.add(report.nodeid)
         details = clip(report.longreprtext, _TRACEBACK)
-        self._channel.send("collect-" + report.outcome, id=report.nodeid, details=details)
+        # Its children were collected meanwhile.
+        now = time.perf_counter()
+        seconds = now - self._collecting.pop(report.nodeid, now)
+        values = {"id": report.nodeid, "details": details, "seconds": seconds}
+        self._channel.send("collect-" + report.outcome, **values)
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         self._channel.send("start", id=nodeid)
@@ -189,10 +203,11 @@ class Recorder:
     ) -> None:
         category = warning_message.category.__name__
         message = clip(warning_message.message, 500)
-        self._channel.send("warning", id=nodeid, category=category, message=message)
+        path, line = self._owned.relative(warning_message.filename), warning_message.lineno
+        values = {"id": nodeid, "category": category, "message": message}
+        self._channel.send("warning", path=path, line=line, **values)
         if category in _DOUBTFUL:
-            path = self._owned.relative(warning_message.filename)
-            self._doubt("suspect", nodeid or path, message, path, warning_message.lineno)
+            self._doubt("suspect", nodeid or path, message, path, line)
 
     def _explain(self, report: Any) -> dict[str, Any]:
         crash = getattr(report.longrepr, "reprcrash", None)

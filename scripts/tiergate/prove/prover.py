@@ -24,7 +24,7 @@ from tiergate.prove.proof import Conclusion, CriterionProof, Tried
 from tiergate.repository import Repository
 from tiergate.runner import DEVICE_TIMEOUT, Evaluation
 from tiergate.spec import Criterion
-from tiergate.verdict import PASSING, Verdict
+from tiergate.verdict import PASSING, Part, Verdict
 from tiergate.warm import WarmInterpreter
 
 _TICK = 0.2
@@ -210,7 +210,7 @@ class _Prover:
         # The untouched copy stands for the base branch.
         base = Base("untouched", self.copies.untouched)
         baseline = Baseline(base, self.copies.cache) if cell.criterion.needs_base else None
-        return Evaluation(candidate, _Silent(), baseline, lambda verdict: verdict)(cell)
+        return Evaluation(candidate, _Silent(), baseline, lambda verdict: verdict).verdict(cell)
 
     def _run(self, tasks: list[Callable[[], None]]) -> None:
         """Run tasks in parallel; after a cancellation, or an error of ours, none is started."""
@@ -255,6 +255,9 @@ class _Silent:
         """Say nothing."""
 
     def finished(self, verdict: Verdict) -> None:
+        """Say nothing."""
+
+    def observed(self, part: Part) -> None:
         """Say nothing."""
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from tiergate.render.text import MARKS, one_line
-from tiergate.verdict import Verdict
+from tiergate.verdict import Part, Verdict
 
 _STYLES = {"pass": "green", "fail": "bold red", "error": "bold red"}
 _ROWS_LEFT_OUT = 4
@@ -88,6 +88,11 @@ class LiveTable:
             row = self._row(cell)
             row.seen += bool(row.what)
             row.what = one_line(what)
+
+    def observed(self, part: Part) -> None:
+        """Show that a shard's part of a cell is evaluated: it has no verdict yet."""
+        with self._lock:
+            self._row(part.cell).what = "its part is evaluated"
 
     def finished(self, verdict: Verdict) -> None:
         """Show the verdict."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tiergate.decide import CellDecision, Decision
 from tiergate.fields import Remedy
-from tiergate.verdict import Evidence, Failure, Verdict
+from tiergate.verdict import Evidence, Failure, Part, Verdict
 
 if TYPE_CHECKING:
     from tiergate.render.formats import Rendering
@@ -77,6 +77,15 @@ class Text:
         return (
             f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
             f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_observed(verdict)}"
+        )
+
+    def part_line(self, part: Part) -> str:
+        """Return the one line that progress shows for a shard's part of a cell."""
+        counts = {**part.collection.counts, **part.run.counts}
+        seen = ", ".join(f"{count} {name}" for name, count in counts.items())
+        return (
+            f"{self._paint('… part', '33')}     {one_line(part.cell):<16} {part.seconds:6.1f} s  "
+            f"{_first_line(part.error or seen or 'nothing observed')}"
         )
 
     def decision(self, decision: Decision) -> str:

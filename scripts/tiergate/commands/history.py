@@ -1,0 +1,118 @@
+"""``tiergate history``: how long runs took, the slowest tests and the flaky ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tiergate.commands import options
+
+if TYPE_CHECKING:
+    from tiergate.history import RunRecord
+
+
+@click.command("history", epilog="Example: tiergate history --add reports/ --export history.json")
+@options.repo
+@click.option(
+    "--history",
+    "histories",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Read this file, or every timings.json and history.json of a folder; repeatable.  "
+    "[default: this machine's own runs; none in CI]",
+)
+@click.option(
+    "--add",
+    "added",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PATH",
+    help="Add the runs of this file or folder, such as the reports of all legs; repeatable.",
+)
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write all runs that are kept into one file.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many slowest and flaky tests to show.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+)
+def command(
+    repo: Path,
+    histories: tuple[Path, ...],
+    added: tuple[Path, ...],
+    target: Path | None,
+    top: int,
+    output_format: str,
+) -> int:
+    """Show the trend of runs, the slowest tests and the flaky ones.
+
+    A history balances shards and orders cells; it decides nothing, and one that cannot be read is
+    no history. The latest 50 runs of a device are kept, and 32 MiB in all.
+    """
+    import msgspec
+
+    from tiergate import history, history_report
+    from tiergate.errors import NotEvaluatedError
+    from tiergate.repository import Repository
+
+    root = Repository(repo).root
+    more, problems = history.read_files(added)
+    for problem in problems:
+        _say(f"{problem}; it is left out")
+    runs = history.kept([*known_runs(root, histories), *more])
+    place = history.database(root, os.environ)
+    if more and place is not None and not histories:
+        from tiergate.history_store import Database
+
+        Database(place, _say).add(more)
+    if target is not None:
+        try:
+            history.write(target, history.encode(runs))
+        except history.HistoryError as error:
+            raise NotEvaluatedError(str(error)) from None
+    report = history_report.make(runs, top)
+    if output_format == "json":
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    else:
+        click.echo(history_report.text(report))
+    return 0
+
+
+def known_runs(root: Path, histories: tuple[Path, ...]) -> list[RunRecord]:
+    """Return the runs of the given files, or those of this machine; what is missing is said."""
+    from tiergate import history
+
+    if histories:
+        runs, problems = history.read_files(histories)
+        for problem in problems:
+            _say(f"{problem}; it counts as no history")
+        return runs
+    place = history.database(root, os.environ)
+    if place is None or not place.exists():
+        return []
+    from tiergate.history_store import Database
+
+    return Database(place, _say).runs()
+
+
+def _say(line: str) -> None:
+    click.echo(f"tiergate: {line}", err=True)

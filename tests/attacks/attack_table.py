@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import attack_beyond  # noqa: E402 - this file is a program as well, found beside the suite
 import attack_platform  # noqa: E402
+import attack_shards  # noqa: E402
 import attack_suite  # noqa: E402
 
 PAGE = ROOT / "docs" / "attacks.md"
@@ -34,6 +35,8 @@ def _lines() -> Iterator[str]:
     between = [(attack.way, attack.shows) for attack in attack_platform.REPORTS]
     between += [(attack.way, attack.shows) for attack in attack_platform.SPECS]
     between += [(attack.way, attack.shows) for attack in attack_platform.BASES]
+    between += [(attack.way, attack.shows) for attack in attack_shards.REPORTS]
+    between += [(attack.way, attack.shows) for attack in attack_shards.SUITES]
     total = len(attack_suite.ATTACKS)
     yield "# Attacks"
     yield ""

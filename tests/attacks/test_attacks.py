@@ -8,12 +8,14 @@ from pathlib import Path
 import attack_beyond
 import attack_catalogue
 import attack_platform
+import attack_shards
 import attack_suite
 import attack_table
 import pytest
 from attack_case import Attack, Beyond, Control
 from attack_gate import Interpreter, run_against_base, verdict_on, words
 from attack_platform import BaseAttack, ReportAttack, SpecAttack
+from attack_shards import ShardAttack, SuiteAttack
 
 from tiergate.errors import ExitCode
 
@@ -54,6 +56,32 @@ def test_reports_that_do_not_add_up_do_not_pass(attack: ReportAttack) -> None:
 
 def test_two_good_reports_pass() -> None:
     assert attack_platform.decision(attack_platform.both).exit_code == ExitCode.PASSED
+
+
+@pytest.mark.parametrize("attack", attack_shards.REPORTS, ids=lambda attack: attack.name)
+def test_shards_that_do_not_add_up_do_not_pass(attack: ShardAttack) -> None:
+    decided = attack_shards.decision(attack.reports)
+
+    assert decided.exit_code != ExitCode.PASSED
+    assert attack.shows in "\n".join(decided.problems), decided.problems
+
+
+def test_two_good_shards_pass() -> None:
+    assert attack_shards.decision(lambda reports, _: reports).exit_code == ExitCode.PASSED
+
+
+@pytest.mark.parametrize("attack", attack_shards.SUITES, ids=lambda attack: attack.name)
+def test_a_suite_that_shards_collect_differently_is_red_and_its_neighbour_is_green(
+    attack: SuiteAttack, tmp_path: Path, running: Interpreter
+) -> None:
+    verdict = attack_shards.verdict_in_shards(tmp_path / "attack", attack.changes, running)
+    control = attack_shards.verdict_in_shards(tmp_path / "control", attack.control, running)
+
+    assert verdict is not None
+    assert verdict.status in {"fail", "error"}, words(verdict)
+    assert attack.shows in words(verdict)
+    assert control is not None
+    assert control.status == "pass", words(control)
 
 
 @pytest.mark.parametrize("attack", attack_platform.SPECS, ids=lambda attack: attack.name)

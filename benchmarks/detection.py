@@ -141,8 +141,8 @@ def _tiergate(program: Path, path: str = ".", cache: str = "0") -> Reports:
         (verdict,) = json.loads(_output(command, environment))["verdicts"]
     evidence = verdict["evidence"]
     return Reports(
-        {(finding["path"], finding["line"]) for finding in evidence["findings"]},
-        {note.split(":", 1)[0] for note in evidence["notes"]},
+        {(finding["path"], finding["line"]) for finding in evidence.get("findings", ())},
+        {note.split(":", 1)[0] for note in evidence.get("notes", ())},
     )
 
 
@@ -238,7 +238,7 @@ def costs(all_detectors: list[Detector], tree: Path, rounds: int, *, slow: bool)
         for detector in all_detectors:
             if detector.name == "tiergate":
                 continue
-            if detector.program is None or (detector.name.startswith("TorchFix") and not slow):
+            if detector.program is None or (detector.name != "checklist's grep" and not slow):
                 said = "not installed" if detector.program is None else "not measured (--slow)"
                 rows.append([detector.name, said, ""])
                 continue
@@ -262,6 +262,7 @@ def costs(all_detectors: list[Detector], tree: Path, rounds: int, *, slow: bool)
 
 def _cost(rounds: int, run: Callable[[], object]) -> tuple[str, str]:
     every = [cost(run) for _ in range(rounds)]
+    print(every, flush=True)
     return (
         f"{statistics.median(c.cpu for c in every):.2f}",
         f"{statistics.median(c.wall for c in every):.2f}",
@@ -291,7 +292,9 @@ def main() -> None:
     )
     parser.add_argument("--tree", type=Path, help="a tree to be timed on (torch's own package)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slow", action="store_true", help="time TorchFix as well: half an hour")
+    parser.add_argument(
+        "--slow", action="store_true", help="time Bandit and TorchFix as well: an hour"
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into docs")
     parser.add_argument("--only", choices=PARTS, help="measure one part alone")
     options = parser.parse_args()

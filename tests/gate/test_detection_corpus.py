@@ -69,3 +69,11 @@ def test_scoring_tells_a_miss_and_a_false_alarm():
     assert detection.score([case], [(path, 2)]).precision == 1.0
     wrong = detection.score([case], [(path, 1), (path, 2)])
     assert (wrong.recall, wrong.precision, wrong.wrong) == (1.0, 0.5, (f"{path}:1",))
+
+
+def test_the_page_is_measured_on_these_cases():
+    unsafe = sum(len(case.unsafe) for case in CASES)
+    text = (detection.CORPUS.parents[1] / "docs" / "detection.md").read_text()
+    assert f"{len(CASES)} cases with {unsafe} unsafe places" in text, (
+        "run ./scripts/bench detection --only cases --write"
+    )

@@ -174,3 +174,9 @@ def test_fix_of_a_rule_leaves_nothing_to_find(rule: str, before: str, after: str
         check=True,
     )
     assert path.read_text() == f"{imports}{after}\n"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_page_has_every_rule_with_its_help(rule: str):
+    text = (semgrep.RULES.parents[2] / "docs" / "detection.md").read_text()
+    assert f"| `{rule}` | {definition(rule)['message'].strip()} |" in text

@@ -10,7 +10,7 @@ import pytest
 from builders import TWO_LEGS, TWO_TIERS, all_legs, parse, report
 from samples import PASSES, Sample
 
-from tiergate import progress, verdict
+from tiergate import history, progress, verdict
 from tiergate.cli import run
 from tiergate.progress import Sighting
 from tiergate.render import progress as render
@@ -178,6 +178,27 @@ def test_a_criterion_that_changed_is_defined_so_since_its_change(sample: Sample,
     sample.commit()
     assert run(["status", "--repo", str(sample.root), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"][0]["defined_since"] == head
+
+
+@pytest.mark.parametrize(("run_id", "since"), [("7", "a" * 40), ("", "c" * 40)])
+def test_a_history_says_since_when_where_a_workflow_wrote_it(run_id, since, tmp_path, capsys):
+    gate = parse(TWO_LEGS)
+    (tmp_path / "gate.yaml").write_bytes(TWO_LEGS)
+    record = history.RunRecord(
+        schema_version=history.SCHEMA_VERSION,
+        started="2026-01-01T00:00:00+00:00",
+        device="cpu",
+        commit="a" * 40,
+        tree="7" * 64,
+        cells={"A@cpu": history.CellRecord("pass", 1.0)},
+        run=verdict.Run(run_id, 1),
+    )
+    (tmp_path / "history.json").write_bytes(history.encode([record]))
+    verdict.write(report(gate, "cpu"), tmp_path / ".tiergate")
+    words = ["--history", str(tmp_path / "history.json"), "--format", "json"]
+    assert run(["status", "--repo", str(tmp_path), *words]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert next(c["since"] for c in cells if c["criterion"] == "A") == since
 
 
 def test_without_a_report_all_is_unknown(sample: Sample, capsys):

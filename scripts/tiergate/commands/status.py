@@ -11,6 +11,7 @@ import click
 from tiergate.commands import options
 
 if TYPE_CHECKING:
+    from tiergate.progress import Sighting
     from tiergate.spec import Criterion, Spec
     from tiergate.verdict import Report
 
@@ -39,6 +40,15 @@ _MOST_COMMITS = 500
     "[default: .tiergate of the repository]",
 )
 @click.option(
+    "--history",
+    "histories",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A history that `tiergate history --export` wrote; its runs of a workflow say since when "
+    "a cell holds; repeatable.",
+)
+@click.option(
     "--write",
     "target",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -56,15 +66,16 @@ def command(
     spec_path: Path | None,
     repo: Path,
     report_paths: tuple[Path, ...],
+    histories: tuple[Path, ...],
     target: Path | None,
     output_format: str,
 ) -> int:
     """Show where each tier and criterion stands, since when, and what is to be done.
 
     Nothing is judged: the state comes from recorded reports under the spec as it is now, the
-    commit since which a criterion holds from all reports that are given and from the table that
-    --write wrote before. What is not recorded is unknown. The status decides nothing and exits
-    with 0 whatever it shows; `tiergate decide` is the gate.
+    commit since which a criterion holds from all reports and histories that are given and from the
+    table that --write wrote before. What is not recorded is unknown. The status decides nothing and
+    exits with 0 whatever it shows; `tiergate decide` is the gate.
     """
     import msgspec
 
@@ -78,7 +89,7 @@ def command(
     found = progress.progress(
         gate,
         _reports(report_paths, repo),
-        earlier=render.recorded(before),
+        earlier=[*render.recorded(before), *_earlier(histories, repo)],
         defined=_defined(gate, repo),
         today=_today(),
     )
@@ -110,6 +121,22 @@ def _reports(paths: tuple[Path, ...], repo: Path) -> list[Report]:
             raise UserError(f"--report {path}: no {verdict.REPORT_NAME} in it")
         reports += [verdict.read(file) for file in files]
     return reports
+
+
+def _earlier(histories: tuple[Path, ...], repo: Path) -> list[Sighting]:
+    """Return how cells ended in a workflow's runs: elsewhere a run may be of no commit's state."""
+    from tiergate.commands.history import known_runs
+    from tiergate.progress import Sighting
+    from tiergate.repository import Repository
+    from tiergate.verdict import PASSING
+
+    runs = known_runs(Repository(repo).root, histories) if histories else []
+    return [
+        Sighting(cell, run.started, run.commit, record.status in PASSING)
+        for run in runs
+        if run.run.id and not run.shard
+        for cell, record in run.cells.items()
+    ]
 
 
 def _defined(gate: Spec, repo: Path) -> dict[str, str]:

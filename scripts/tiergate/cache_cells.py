@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tiergate import __version__, cache_facts
+from tiergate import __version__, cache_facts, checkers
 from tiergate.cache import Answer, Cache, Environment
 from tiergate.cache_facts import Facts
 from tiergate.candidate import Candidate, Reads
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _PROBED = frozenset({"imports", "pytest", "collection"})
 """Kinds whose inputs the probe tells."""
-_STATIC = frozenset({"semgrep", "checkpoints"})
-"""Kinds that read files of the repository and run none of its code."""
 
 _TEXTS = frozenset(
     {".cfg", ".ini", ".md", ".py", ".pyi", ".rst", ".sh", ".toml", ".yaml", ".yml", ""}
@@ -289,7 +287,7 @@ class Session:
     ) -> tuple[list[str], list[str]]:
         """Return the files and the folders that a cell's verdict depends on."""
         repository = candidate.repository
-        if criterion.uses in _STATIC:
+        if criterion.uses in checkers.STATIC:
             below = set(repository.files_under(msgspec.to_builtins(criterion.parameters)["paths"]))
             return [
                 name
@@ -317,7 +315,7 @@ def _suffix(name: str) -> str:
 
 def _refusal(criterion: Criterion) -> str:
     """Say why a criterion's verdicts are never kept; empty where they are."""
-    if criterion.uses not in _PROBED | _STATIC:
+    if criterion.uses not in _PROBED | checkers.STATIC:
         return f"never kept: {criterion.uses} starts programs, whose inputs nobody tells"
     if criterion.needs_base:
         return "never kept: it is compared with the base branch"

@@ -124,7 +124,8 @@ def judge(
         session = Session(leg.cache, leg.candidate, leg.device)
         answers = session.answers(leg.cells, leg.candidate.with_spec(leg.spec))
     with ExitStack() as stack:
-        if leg.head_cells or any(cell.name not in answers for cell in leg.cells):
+        evaluated = [*leg.head_cells, *(c for c in leg.cells if c.name not in answers)]
+        if any(cell.criterion.uses not in checkers.STATIC for cell in evaluated):
             warm = stack.enter_context(warmed(leg.candidate, leg.device, leg.isolation))
             leg = replace(leg, candidate=warm)
         baseline = None
@@ -140,8 +141,8 @@ def judge(
             on_head = judge_cells(leg.head, leg.head_cells)
     cancellation = leg.candidate.cancellation
     found = [*result.verdicts, *on_head.verdicts]
-    evaluated = bool(result.parts) or any(v.cached is None for v in found)
-    interruption = cancellation.reason or (_changed(repository, source) if evaluated else "")
+    fresh = bool(result.parts) or any(v.cached is None for v in found)
+    interruption = cancellation.reason or (_changed(repository, source) if fresh else "")
     finished = _names([*result.verdicts, *result.parts]) == {cell.name for cell in leg.cells}
     finished &= _names(on_head.verdicts) == {cell.name for cell in leg.head_cells}
     if session is not None and not interruption:

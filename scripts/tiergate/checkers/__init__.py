@@ -37,6 +37,9 @@ BUILT_IN: Mapping[str, str] = {
     "script": "tiergate.checkers.script",
 }
 
+STATIC = frozenset({"semgrep", "checkpoints"})
+"""Kinds that read files of the repository and run none of its code."""
+
 
 @dataclass(frozen=True)
 class Share:

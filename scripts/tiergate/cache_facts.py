@@ -163,13 +163,18 @@ def _real_folder(path: str) -> str:
 
 
 def listing(folders: Iterable[str]) -> str:
-    """Return a digest of the entries of folders with their sizes and times, one level deep."""
+    """Return a digest of the entries of folders with their sizes and times, one level deep.
+
+    A folder among the entries that is listed itself counts by its own entries alone: bytecode that
+    is written below it, for one, changes its times.
+    """
+    listed = list(folders)
     lines = []
-    for folder in folders:
+    for folder in listed:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name != "__pycache__":
+                    if entry.name != "__pycache__" and entry.path not in listed:
                         about = entry.stat(follow_symlinks=False)
                         times = f"{about.st_mtime_ns} {about.st_ino}"
                         lines.append(f"{folder}\0{entry.name}\0{about.st_size} {times}")

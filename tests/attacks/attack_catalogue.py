@@ -47,6 +47,7 @@ WAYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a stub stands for a module", ("stub", "shadow-package", "patched-target")),
     ("a test prints a summary", ("printed-summary", "stdout-replaced")),
     ("failed tests run until they pass", ("protocol-rerun",)),
+    ("tests are in no shard", ("tests-in-no-shard", "ignored-in-its-shard", "lost-shard")),
     ("a cache says what failed last", ("addopts-last-failed",)),
     ("a package without __init__.py imports", ("no-init",)),
     ("an empty folder imports", ("emptied-package",)),

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -59,6 +60,43 @@ def test_forked_child_cannot_speak():
     assert [record["event"] for record in read_pipe(write)] == ["from the owner"]
 
 
+def test_what_waits_is_written_in_order_by_the_owner_with_the_next_that_is_sent():
+    def write(channel: Channel) -> None:
+        channel.defer("a")
+        if not (pid := os.fork()):
+            channel.flush()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        channel.send("b")
+        channel.defer("never written")
+
+    assert [(r["number"], r["event"]) for r in read_pipe(write)] == [(0, "a"), (1, "b")]
+
+
+def test_reports_within_a_report_and_from_threads_keep_the_numbers_whole(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    write_to = os.write
+
+    def write(channel: Channel) -> None:
+        def interrupted(descriptor: int, data: bytes) -> int:
+            monkeypatch.setattr(os, "write", write_to)
+            channel.send("within")
+            return write_to(descriptor, data)
+
+        monkeypatch.setattr(os, "write", interrupted)
+        channel.send("outer")
+        threads = [Thread(target=channel.send, args=("thread",)) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    records = read_pipe(write)
+    assert [record["number"] for record in records] == list(range(52))
+    assert [record["event"] for record in records[:2]] == ["outer", "within"]
+
+
 def test_channel_is_not_inherited_by_programs():
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
@@ -85,6 +123,40 @@ def test_session_tells_items_selection_and_each_phase(sample: Sample):
     assert phases == [(i, w, "passed") for i in ids for w in ("setup", "call", "teardown")]
     assert [record["id"] for record in result.of("start")] == ids
     assert [record["id"] for record in result.of("finish")] == ids
+
+
+@pytest.mark.parametrize(
+    ("place", "running"),
+    [("tests/test_prices_end.py", True), ("conftest.py", False)],
+    ids=["in a test", "after the last test"],
+)
+def test_crash_leaves_the_records_of_what_had_ended(sample: Sample, place: str, running: bool):
+    crash = "def test_end():\n" if running else "def pytest_sessionfinish():\n"
+    sample.write(place, f"import os\n\n\n{crash}    os._exit(3)\n")
+    result = session(sample, "tests")
+    assert "closing record" in result.problem
+    ended = {record["id"] for record in result.of("finish")}
+    assert len(ended) == 2
+    assert all(len([r for r in result.of("phase") if r["id"] == test]) == 3 for test in ended)
+    began = {record["id"] for record in result.of("start")}
+    assert began - ended == ({f"{place}::test_end"} if running else set())
+
+
+def test_replaced_assertion_is_known_whatever_it_says_that_it_equals(sample: Sample):
+    sample.write(
+        "tests/test_equal.py",
+        "import math\n\n\n"
+        "class Same:\n"
+        "    __hash__ = None\n\n"
+        "    def __eq__(self, other):\n        return True\n\n"
+        "    def __call__(self, *numbers):\n        return True\n\n\n"
+        "math.isclose = Same()\n\n\n"
+        "def test_equal():\n    assert math.isclose(1, 2)\n",
+    )
+    doubts = session(sample, "tests/test_equal.py").of("doubt")
+    assert [doubt["message"] for doubt in doubts] == [
+        "math.isclose, which tests assert with, was replaced"
+    ]
 
 
 def test_failure_carries_message_place_and_traceback(sample: Sample):

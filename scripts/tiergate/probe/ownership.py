@@ -27,6 +27,7 @@ class Ownership:
         }
         installed.add(str(Path(__file__).resolve().parent))
         self._known: dict[str, bool] = {}
+        self._relative: dict[str, str] = {}
         self._installed = tuple(path + os.sep for path in installed if path != self.root)
 
     def file(self, path: str) -> bool:
@@ -47,10 +48,11 @@ class Ownership:
     def relative(self, where: object) -> str:
         """Return a path as the repository names it; one outside as it is."""
         path = str(where)
-        if not Path(path).is_absolute():
-            return path
-        relative = os.path.relpath(path, self.root)
-        return path if relative.startswith("..") else relative
+        known = self._relative.get(path)
+        if known is None:
+            relative = os.path.relpath(path, self.root) if Path(path).is_absolute() else path
+            known = self._relative[path] = path if relative.startswith("..") else relative
+        return known
 
     def place(self, function: object) -> tuple[str, int]:
         """Return the file and line of a function; the file is empty where it has no code."""

@@ -75,7 +75,7 @@ class Recorder:
     ) -> None:
         self._channel = channel
         self._owned = owned
-        self._witness = Witness(owned, self._doubt)
+        self._witness = Witness(owned, self._doubt, channel.flush)
         self._search = pythonpath or [str(Path(owned.root, "src")), owned.root]
         self._chosen = {arg.split("::")[0] for arg in arguments if "::" in arg}
         self._compiled = Compiled()
@@ -105,7 +105,7 @@ class Recorder:
 
     def pytest_itemcollected(self, item: Any) -> None:
         path = self._owned.relative(item.path)
-        self._channel.send("item", id=item.nodeid, path=path, body=digest(item))
+        self._channel.defer("item", id=item.nodeid, path=path, body=digest(item))
         self._witness.collected(item)
         self._remember(path, item)
 
@@ -193,10 +193,12 @@ class Recorder:
             values["raised"] = self._witness.raised(report.nodeid, report.when)
             if report.when == "call" and not self._witness.ran(report.nodeid):
                 values["unrun"] = True
-        self._channel.send("phase", **values)
+        # What passed waits for the next test's start, which is written before that test runs.
+        tell = self._channel.defer if report.outcome == "passed" else self._channel.send
+        tell("phase", **values)
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
-        self._channel.send("finish", id=nodeid)
+        self._channel.defer("finish", id=nodeid)
 
     def pytest_warning_recorded(
         self, warning_message: Any, when: str, nodeid: str, location: Any

@@ -11,13 +11,14 @@ import inspect
 import logging
 import sys
 import threading
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from .ownership import code_of
 from .text import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from .ownership import Ownership
 
@@ -51,11 +52,18 @@ class Witness:
     Args:
         owned: tells the repository's own code.
         doubt: is told ``(outcome, test id, message, path, line)``.
+        ended: is called when the last test has ended, before anything else hears of it.
     """
 
-    def __init__(self, owned: Ownership, doubt: Callable[[str, str, str, str, int], None]) -> None:
+    def __init__(
+        self,
+        owned: Ownership,
+        doubt: Callable[[str, str, str, str, int], None],
+        ended: Callable[[], None],
+    ) -> None:
         self._owned = owned
         self._doubt = doubt
+        self._ended = ended
         self._watched: set[int] = set()
         self._kept: list[Any] = []
         self._codes: dict[str, Any] = {}
@@ -89,7 +97,8 @@ class Witness:
     def _before(self, name: str, implementations: list[Any], values: dict[str, Any]) -> None:
         if name in _DECIDING:
             for implementation in implementations:
-                self._watch_implementation(name, implementation)
+                if id(implementation) not in self._watched:
+                    self._watch_implementation(name, implementation)
         if name == "pytest_runtest_makereport":
             call = values["call"]
             test = values["item"].nodeid
@@ -100,6 +109,8 @@ class Witness:
             self._forget(values["item"].nodeid)
         elif name == "pytest_runtest_call":
             self._watch_method(values["item"])
+        elif name == "pytest_sessionfinish":
+            self._ended()
 
     def _forget(self, test: str) -> None:
         """Start afresh: a plugin may run a test again."""
@@ -110,12 +121,11 @@ class Witness:
         self._hold_hooks()
 
     def _watch_implementation(self, name: str, implementation: Any) -> None:
-        """Put a watch around a hook's implementation, once."""
-        wraps = getattr(implementation, "wrapper", False) or implementation.hookwrapper
-        if wraps or id(implementation) in self._watched:
-            return
+        """Put a watch around a hook's implementation."""
         self._watched.add(id(implementation))
         self._kept.append(implementation)  # so that the id stays its own
+        if getattr(implementation, "wrapper", False) or implementation.hookwrapper:
+            return
         function = implementation.function
         if self._owned.function(function):
             implementation.function = self._deciding(name, function)
@@ -197,6 +207,8 @@ class Witness:
         for label, holder in _holders():
             late = label not in self._helpers
             seen = self._helpers.setdefault(label, {})
+            if _is_same(vars(holder), seen):
+                continue
             for name, value in list(vars(holder).items()):
                 if seen.get(name, seen) is not value:
                     known = name in seen
@@ -263,6 +275,11 @@ class Witness:
                 path, line = self._owned.relative(file), trace.tb_lineno
             trace = trace.tb_next
         return path, line
+
+
+def _is_same(values: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
+    """Tell whether the same names, in the same order, are bound to the very same objects."""
+    return list(values) == list(seen) and all(map(is_, values.values(), seen.values()))
 
 
 def _holders() -> Iterator[tuple[str, Any]]:

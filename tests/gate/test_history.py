@@ -215,3 +215,15 @@ def test_runs_are_recorded_and_shown_and_exported(sample: Sample, tmp_path: Path
     damaged = sample.run("--no-cache", **cache)
     assert damaged.returncode == 0
     assert damaged.stderr.count("started afresh") == 1
+
+
+def test_what_the_cache_answers_is_no_measurement(sample: Sample, tmp_path: Path) -> None:
+    sample.gate(PASSES)
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for cached in (False, True):
+        assert sample.run("--cache", **cache).returncode == 0
+        (found,) = sample.report().verdicts
+        assert (found.cached is not None) is cached
+    (database,) = (tmp_path / "cache/tiergate/history").iterdir()
+    (recorded,) = Database(database, pytest.fail).runs()
+    assert list(recorded.cells) == ["prices@cpu"]

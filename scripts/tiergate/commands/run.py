@@ -297,7 +297,8 @@ class _Keeper:
             history.write(self._directory / history.TIMINGS_NAME, msgspec.json.encode(record))
         except history.HistoryError as error:
             _say(str(error))
-        if self._database is not None:
+        # A run that was answered from the cache measured nothing, and must push out no other.
+        if self._database is not None and record.cells:
             from tiergate.history_store import Database
 
             Database(self._database, _say).add([record])

@@ -12,7 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tiergate import __version__, base, checkers, drift, history, plan, runner, verdict, waivers
+from tiergate import (
+    __version__,
+    base,
+    checkers,
+    drift,
+    history,
+    plan,
+    runner,
+    touched,
+    verdict,
+    waivers,
+)
 from tiergate.baseline import Baseline
 from tiergate.cache import Cache
 from tiergate.cache_cells import Session
@@ -153,6 +164,12 @@ def judge(
     )
     if not interruption:
         keep(_record(leg, result, source, started, run))
+    if not interruption and not leg.unjudged:
+        change = touched.Change(repository, leg.commit)
+        result = replace(result, verdicts=change.attach(result.verdicts, leg.spec.criterion))
+        if leg.head is not None:
+            told = change.attach(on_head.verdicts, leg.head.criterion)
+            on_head = replace(on_head, verdicts=told)
     return Report(
         schema_version=verdict.SCHEMA_VERSION,
         tool_version=__version__,

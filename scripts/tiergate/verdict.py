@@ -73,6 +73,16 @@ class Case(_Record, frozen=True):
     """Set-up, call and teardown together."""
 
 
+class Touch(_Record, frozen=True):
+    """A changed file, and the last commit of the change that touched it."""
+
+    path: str
+    commit: str = ""
+    """Shortened; empty where the change is not committed."""
+    author: str = ""
+    subject: str = ""
+
+
 class Evidence(_Record, frozen=True):
     """What a person needs to believe or mend a verdict."""
 
@@ -91,6 +101,8 @@ class Evidence(_Record, frozen=True):
     """The tests that ran, in their order."""
     running: str = ""
     """The test that was running when the evaluation was ended from outside."""
+    touched: list[Touch] = []
+    """Of what the head changed, the files that the failure concerns, the nearest to it first."""
 
 
 class Cached(_Record, frozen=True):

@@ -12,7 +12,7 @@ from tiergate import plan, spec, verdict
 from tiergate.decide import Decision, decide
 from tiergate.fields import Remedy
 from tiergate.spec import Spec
-from tiergate.verdict import Evidence, Failure, Finding, Report, Source, Verdict
+from tiergate.verdict import Evidence, Failure, Finding, Report, Source, Touch, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = Path("gate.yaml")
@@ -201,6 +201,7 @@ def hostile(text: str) -> Verdict:
             reproduce=[text],
             output=text,
             running=text,
+            touched=[Touch(text, text, text, text), Touch(text)],
         ),
         remedy=Remedy(task=text, owner=text, hint=text, files=[text]),
     )

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from tiergate.decide import CellDecision
 from tiergate.render.formats import UNDECIDED, Rendering
-from tiergate.render.text import printable, remedy_rows
+from tiergate.render.text import printable, remedy_rows, touched_lines
 from tiergate.verdict import Failure, Finding, Report, Verdict
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -154,6 +154,7 @@ def _failure(cell: CellDecision, verdict: Verdict) -> dict[str, Any]:
         "more": max(0, len(places) - _PLACES),
         "notes": evidence.notes[:10],
         "output": evidence.output[-_LONGEST:],
+        "touched": touched_lines(evidence),
         "reproduce": evidence.reproduce,
         "remedy": remedy_rows(verdict.remedy),
     }

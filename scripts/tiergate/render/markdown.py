@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from tiergate.decide import CellDecision, Decision
 from tiergate.render.formats import UNDECIDED, Rendering
-from tiergate.render.text import one_line, printable, remedy_rows
+from tiergate.render.text import one_line, printable, remedy_rows, touched_lines
 from tiergate.verdict import Case, Failure, Finding, Verdict
 
 SUMMARY_LIMIT = 1_000_000
@@ -118,6 +118,9 @@ def _failure(verdict: Verdict) -> str:
     lines += [f"- {inline(note)}" for note in evidence.notes[:10]]
     if evidence.output and not places:
         lines += ["", *_code(printable(evidence.output).strip().splitlines()[-_CODE_LINES:])]
+    touched = touched_lines(evidence)
+    if touched:
+        lines += ["", "Changed:", "", *(f"- {inline(line)}" for line in touched)]
     lines += ["", "See it on your machine:", ""]
     lines += [f"    {one_line(command)[:2000]}" for command in evidence.reproduce]
     rows = remedy_rows(verdict.remedy)

@@ -20,6 +20,7 @@ _COLOURS = {"pass": "32", "fail": "31", "error": "31", "blocked": "33", "waived"
 _FAILURES_SHOWN = 10
 _FINDINGS_SHOWN = 20
 _DETAIL_LINES = 14
+_TOUCHED = 5
 
 
 def printable(text: str) -> str:
@@ -194,6 +195,7 @@ class Text:
         if evidence.output and not evidence.failures and not evidence.findings:
             tail = printable(evidence.output).strip().splitlines()[-_DETAIL_LINES:]
             lines += ["  output:", *(f"    {line[:300]}" for line in tail)]
+        lines += [f"  changed   {line}" for line in touched_lines(evidence, self._most(_TOUCHED))]
         lines += [f"  run       {command}" for command in evidence.reproduce]
         lines += [f"  {name:<9} {value}" for name, value in remedy_rows(verdict.remedy)]
         shown = [one_line(line) for line in lines]
@@ -252,6 +254,18 @@ def remedy_rows(remedy: Remedy) -> list[tuple[str, str]]:
         ("files", ", ".join(remedy.files)),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def touched_lines(evidence: Evidence, most: int = _TOUCHED) -> list[str]:
+    """Return whose change a failure concerns, a line for each file."""
+    lines = [
+        f"{touch.path}: {touch.commit} {touch.author}, {touch.subject}"
+        if touch.commit
+        else f"{touch.path}: uncommitted changes"
+        for touch in evidence.touched[:most]
+    ]
+    more = len(evidence.touched) - most
+    return [*lines, f"and {more} more"] if more > 0 else lines
 
 
 def _observed(verdict: Verdict) -> str:

@@ -401,6 +401,35 @@ def test_another_repository_reuses_the_workflow_with_this_judge(
     assert "sample.answer" in run.summaries["gate"]
 
 
+def sharded(origin: Origin, devices: str, **options: Any) -> Run:
+    """Judge a good pull request, one of whose criteria has two files, over two runners."""
+    tests = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 2}}\n"
+    waived = waiver() if "cuda" in devices else ""
+    origin.write("gate.yaml", on_devices(devices) + tests + waived)
+    for name in ("one", "two"):
+        origin.write(f"tests/test_{name}.py", TEST)
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    return pull_request(origin, base, variables={"TIERGATE_SHARDS": "2"}, **options)
+
+
+def test_two_shards_are_put_together_beside_a_leg_without_a_runner(origin: Origin) -> None:
+    run = sharded(origin, "[cpu, cuda]")
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
+    first, second, cuda = json.loads(run.outputs["matrix"])["include"]
+    assert (first["leg"], second["leg"]) == ("cpu-1-of-2", "cpu-2-of-2")
+    assert cuda.keys() == {"device", "problem"}
+    kept = {path.name for path in (origin.folder / "artifacts").glob("report-*")}
+    assert kept == {"report-cpu-1-of-2", "report-cpu-2-of-2", "report-cuda"}
+    assert "2 passed" in run.summaries["gate"]
+
+
+def test_a_lost_shard_is_red_and_named_although_its_leg_passed(origin: Origin) -> None:
+    run = sharded(origin, "[cpu]", environment={"ACT_LOST_ARTIFACT": "report-cpu-2-of-2"})
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
+    assert "cpu leg 2/2: no report" in run.summaries["gate"]
+
+
 def test_a_leg_that_did_not_end_well_is_red_although_its_report_passes(origin: Origin) -> None:
     base = origin.commit()
     origin.write("src/other.py", "")

@@ -174,8 +174,9 @@ def _read(events: str) -> Run:
     run = Run()
     for line in events.splitlines():
         event = json.loads(line)
-        device = (event.get("matrix") or {}).get("device")
-        job = event.get("jobID", "") + (f" ({device})" if device else "")
+        matrix = event.get("matrix") or {}
+        leg = matrix.get("leg") or matrix.get("device")
+        job = event.get("jobID", "") + (f" ({leg})" if leg else "")
         if "jobResult" in event:
             run.jobs[event["jobID"]] = event["jobResult"]
         if event.get("stage") == "Main" and "stepResult" in event:

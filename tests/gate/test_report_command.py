@@ -5,7 +5,8 @@ import json
 import pytest
 from builders import TWO_LEGS, all_legs, parse, report
 
-from tiergate import cli, verdict
+from tiergate import cli, history, verdict
+from tiergate.history import CellRecord, RunRecord
 
 
 @pytest.fixture
@@ -93,3 +94,21 @@ def test_a_mistake_is_said_in_one_line(reports, tmp_path, monkeypatch, capsys, w
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+def test_only_the_page_shows_earlier_runs_and_only_where_there_are_some(
+    reports, tmp_path, capsysbinary, monkeypatch
+):
+    monkeypatch.setenv("CI", "true")  # no history of this machine's own
+    cells = {"A@cpu": CellRecord("pass", 1.5)}
+    run = RunRecord(1, "2026-11-25T10:00:00", "cpu", "c" * 40, "", cells)
+    (tmp_path / "history.json").write_bytes(history.encode([run]))
+    given = ["--history", str(tmp_path / "history.json")]
+
+    def shown(name, *words):
+        assert cli.run(["report", "--to", name, "--repo", str(reports.parent), *words]) == 0
+        return capsysbinary.readouterr().out.decode()
+
+    assert "1 pass; the latest pass" in shown("html", *given, str(reports))
+    assert "Earlier runs" not in shown("html", str(reports))
+    assert "1 pass; the latest" not in shown("markdown", *given, str(reports))

@@ -13,7 +13,9 @@ import pytest
 from builders import SOURCE, TWO_LEGS, hostile, judged, parse, report
 
 from tiergate.decide import decide
+from tiergate.history import CellRecord, RunRecord
 from tiergate.render.formats import Rendering
+from tiergate.render.trend import RUNS, trends
 from tiergate.verdict import Case, Evidence, Excerpt, Failure
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -57,10 +59,23 @@ def page_of(*, tests: int, folder: Path, red: bool = True) -> str:
     leg = report(spec, verdicts=[first, second])
     cuda = msgspec.structs.replace(hostile("<b onclick=alert(1)>" + "z" * 500), device="cuda")
     other = report(spec, "cuda", verdicts=[cuda]) if red else report(spec, "cuda")
-    made = Rendering(decide(spec, [leg, other], source=SOURCE), (leg, other))
+    made = Rendering(decide(spec, [leg, other], source=SOURCE), (leg, other), earlier_runs(30))
     path = folder / f"report-{tests}-{red}.html"
     path.write_text(html.render(made), encoding="utf-8")
     return path.as_uri()
+
+
+def earlier_runs(number: int) -> tuple[RunRecord, ...]:
+    """Runs of A on the CPU, the second of which failed, and what a shard saw."""
+    runs = [
+        RunRecord(
+            1, f"2026-11-{n:02}T10:00:00", "cpu", f"{n:040}", "",
+            {"A@cpu": CellRecord("fail" if n == 2 else "pass", float(n))},
+        )
+        for n in range(1, number + 1)
+    ]  # fmt: skip
+    part = msgspec.structs.replace(runs[-1], shard="1/2", cells={"A@cpu": CellRecord("part", 99.0)})
+    return (*runs, part)
 
 
 @pytest.fixture
@@ -106,6 +121,25 @@ def test_what_is_wrong_stands_first(watched: Any, tmp_path: Path):
         assert said in first
     assert watched.inner_text("#cell-1 .hit").split() == ["7", "assert", "1", "==", "2" + "x" * 300]
     assert watched.locator("b").count() == 0
+
+
+def test_a_trend_of_the_recorded_runs_is_shown_as_bars_and_in_words():
+    spec = parse(TWO_LEGS)
+    legs = (report(spec),)
+    decided = decide(spec, legs, devices=["cpu"], source=SOURCE)
+    (row,) = trends(Rendering(decided, legs, earlier_runs(3)))
+    assert row["words"] == "2 pass, 1 fail; the latest pass"
+    assert (row["cell"], row["latest"], row["longest"]) == ("A@cpu", "3.0", "3.0")
+    assert [(bar["tone"], bar["height"]) for bar in row["bars"]] == [
+        ("pass", 10.0),
+        ("red", 20.0),
+        ("pass", 30.0),
+    ]
+    assert row["bars"][1]["title"] == "2026-11-02 10:00 000000000000: fail, 2.0 s"
+    (long,) = trends(Rendering(decided, legs, earlier_runs(30)))
+    assert long["bars"][-1]["title"].startswith("2026-11-30")
+    assert len(long["bars"]) == RUNS
+    assert trends(Rendering(decided, legs)) == []
 
 
 def test_ten_thousand_tests_open_as_a_few_rows_and_all_can_be_found(watched: Any, tmp_path: Path):

@@ -53,6 +53,15 @@ Examples:
     multiple=True,
     help="Expect this leg; repeatable.  [default: the legs of the reports]",
 )
+@click.option(
+    "--history",
+    "histories",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="For html, show how the cells went in the runs of this file or folder; repeatable.  "
+    "[default: this machine's own runs; none in CI]",
+)
 @options.allow_weakening
 def command(
     reports: tuple[Path, ...],
@@ -61,6 +70,7 @@ def command(
     spec_path: Path | None,
     repo: Path,
     devices: tuple[Device, ...],
+    histories: tuple[Path, ...],
     allow_weakening: bool,
 ) -> int:
     """Show reports in another format: of one leg, or of all legs together.
@@ -81,6 +91,14 @@ def command(
         devices,
         allow_weakening=allow_weakening,
     )
+    if format_name == "html":
+        from dataclasses import replace
+
+        from tiergate.commands.history import known_runs
+        from tiergate.repository import Repository
+
+        runs = known_runs(Repository(repo).root, histories)
+        rendering = replace(rendering, history=tuple(runs))
     data = formats.render(format_name, rendering).encode("utf-8", "backslashreplace")
     if output is None:
         sys.stdout.flush()

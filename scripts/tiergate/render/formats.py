@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tiergate.decide import CellDecision, Decision
 from tiergate.verdict import Report
+
+if TYPE_CHECKING:
+    from tiergate.history import RunRecord
 
 FORMATS: Mapping[str, str] = {
     "text": "tiergate.render.text",
@@ -33,6 +37,8 @@ class Rendering:
 
     decision: Decision
     reports: tuple[Report, ...]
+    history: tuple[RunRecord, ...] = ()
+    """Earlier runs, the oldest first; for the formats that show a trend."""
 
     @property
     def title(self) -> str:

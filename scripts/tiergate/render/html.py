@@ -16,6 +16,7 @@ from markupsafe import Markup
 from tiergate.decide import CellDecision
 from tiergate.render.formats import UNDECIDED, Rendering
 from tiergate.render.text import printable, remedy_rows, touched_lines
+from tiergate.render.trend import trends
 from tiergate.verdict import Failure, Finding, Report, Verdict
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -49,6 +50,7 @@ def render(rendering: Rendering) -> str:
         devices=_devices(rendering),
         grid=_grid(rendering, anchors),
         timelines=[chart for report in rendering.reports if (chart := _timeline(report))],
+        trends=trends(rendering),
         count=len(tests),
         outcomes=sorted({test[1] for test in tests}),
         data=_json(tests),

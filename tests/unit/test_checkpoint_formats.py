@@ -336,6 +336,66 @@ def test_verify_names_a_missing_shard_and_a_file_of_another_save(tmp_path: Path)
         verify_checkpoint(path)
 
 
+@pytest.mark.parametrize("harm", ["missing", "cut", "empty", "swapped"])
+def test_a_file_that_cannot_be_used_is_named_with_the_tensors_it_holds(
+    tmp_path: Path, harm: str
+) -> None:
+    model = nn.Linear(6, 5)
+    moments = {"first": torch.ones(9), "second": torch.ones(3)}
+    path = save_checkpoint(model, tmp_path / "run", optimizer_state=moments)
+    other = save_checkpoint(model, tmp_path / "other", optimizer_state={"x": torch.ones(2)})
+    (file,) = path.glob("optimizer-*.safetensors")
+    (foreign,) = other.glob("optimizer-*.safetensors")
+    content = file.read_bytes()
+    if harm == "missing":
+        file.unlink()
+    else:
+        damaged = {"cut": content[:-1], "empty": b"", "swapped": foreign.read_bytes()}
+        file.write_bytes(damaged[harm])
+
+    before = model.weight.clone()
+    with pytest.raises(CheckpointError, match=rf"{file.name}.*'first' and 1 more"):
+        load_checkpoint(model, path, load_optimizer=True)
+    assert torch.equal(model.weight, before)
+
+
+def test_verify_finds_an_index_that_misleads_other_programs(tmp_path: Path) -> None:
+    path = save_checkpoint(nn.Linear(6, 5), tmp_path / "run", max_shard_size=100)
+    index = path / INDEX
+    content = index.read_bytes()
+    body = json.loads(content)
+    for position in range(len(content)):
+        flipped = content[position] ^ 1
+        index.write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+        with pytest.raises(CheckpointError, match=INDEX):
+            verify_checkpoint(path)
+    first = min(body["weight_map"])
+    for weight_map in ({first: body["weight_map"][first]}, {first: "model-gone.safetensors"}):
+        index.write_text(json.dumps({**body, "weight_map": weight_map}))
+        with pytest.raises(CheckpointError, match=f"{INDEX}.*save it again"):
+            verify_checkpoint(path)
+    index.write_text(json.dumps(body))
+    verify_checkpoint(path)
+
+
+def test_verify_takes_an_index_that_an_interrupted_save_left_behind(tmp_path: Path) -> None:
+    model = nn.Linear(6, 5)
+    path = save_checkpoint(model, tmp_path / "run")
+    old = {file.name: file.read_bytes() for file in path.iterdir()}
+    save_checkpoint(model, path)
+    for name, content in old.items():
+        if name != "manifest.json":
+            (path / name).write_bytes(content)
+
+    verify_checkpoint(path)
+    (path / INDEX).unlink()
+    verify_checkpoint(path)
+
+
+def test_verify_takes_a_model_without_tensors(tmp_path: Path) -> None:
+    assert verify_checkpoint(save_checkpoint(nn.ReLU(), tmp_path / "run")).tensors == 0
+
+
 def test_an_unknown_checksum_or_size_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="xxh3_128, sha256"):
         save_checkpoint(nn.Linear(1, 1), tmp_path / "run", checksum="md5")

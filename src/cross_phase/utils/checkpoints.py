@@ -22,7 +22,7 @@ from .checkpoint_folders import (
     replace_checkpoint,
 )
 from .checksums import DEFAULT_CHECKSUM, new_hasher
-from .huggingface_files import INDEX_NAME, SINGLE_NAME
+from .huggingface_files import INDEX_NAME, SINGLE_NAME, check_index
 from .model_state import (
     NameDifferences,
     check_module,
@@ -34,6 +34,7 @@ from .model_state import (
 )
 from .state_trees import decode_tree, encode_tree
 from .tensor_files import (
+    DataFile,
     StoredTensor,
     TensorFile,
     check_storable,
@@ -245,6 +246,9 @@ def load_checkpoint(
 def verify_checkpoint(path: str | PathLike[str]) -> CheckpointSummary:
     """Read a whole checkpoint and compare every checksum.
 
+    The index, which other programs read and a load here does not, must lead them to whole files
+    too, where it is there.
+
     Args:
         path: The folder that :func:`save_checkpoint` returned.
 
@@ -337,6 +341,7 @@ class OpenCheckpoint:
             for group in self.tensors.values():
                 for tensor in group.values():
                     tensor.verify(manifest.checksum)
+            check_index(self.folder, manifest.files["model"])
         except (ValueError, OSError) as error:
             raise CheckpointError(self.folder, str(error)) from error
         try:
@@ -419,8 +424,9 @@ def _open_files(folder: Path, stack: ExitStack) -> tuple[Manifest, dict[str, Ten
         try:
             manifest = Manifest.from_json(text)
             files = {
-                name: stack.enter_context(TensorFile(folder / name))
-                for name in sorted(manifest.names())
+                file.name: stack.enter_context(_open_file(folder, file))
+                for group in manifest.files.values()
+                for file in group
             }
         except FileNotFoundError as error:
             # A writer may have replaced the checkpoint since: then there is a newer manifest.
@@ -431,6 +437,15 @@ def _open_files(folder: Path, stack: ExitStack) -> tuple[Manifest, dict[str, Ten
         except (ValueError, OSError) as error:
             raise CheckpointError(folder, str(error)) from error
         return manifest, files
+
+
+def _open_file(folder: Path, expected: DataFile) -> TensorFile:
+    try:
+        return TensorFile(folder / expected.name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{expected.name}; {expected.described()}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}; {expected.described()}") from error
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -29,8 +29,12 @@ def read_weight_map(folder: Path) -> dict[str, str]:
         FileNotFoundError: The folder has no index.
         ValueError: The index is damaged, or names files outside the folder.
     """
+    return _parse_weight_map((folder / INDEX_NAME).read_bytes())
+
+
+def _parse_weight_map(text: bytes) -> dict[str, str]:
     try:
-        body = json.loads((folder / INDEX_NAME).read_bytes())
+        body = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{INDEX_NAME} is not JSON: {error}") from error
     weight_map = body.get("weight_map") if isinstance(body, dict) else None
@@ -40,6 +44,41 @@ def read_weight_map(folder: Path) -> dict[str, str]:
         if not isinstance(name, str) or name in {"", ".", ".."} or set(name) & set("/\\:\0"):
             raise ValueError(f"{INDEX_NAME}: {name!r} is not the name of a file beside it")
     return weight_map
+
+
+def check_index(folder: Path, files: Sequence[DataFile]) -> None:
+    """Check that the folder's index, where there is one, leads to a whole model.
+
+    It may be that of the save before, which was complete, and whose files stay as long as the
+    index names them: an interrupt after the manifest was replaced leaves it so.
+
+    Args:
+        folder: The checkpoint.
+        files: The model's files.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    index = folder / INDEX_NAME
+    try:
+        text = index.read_bytes()
+        while not _leads_to(folder, text, files):
+            # A writer may have replaced the checkpoint since.
+            before, text = text, index.read_bytes()
+            if text == before:
+                raise ValueError(
+                    f"{INDEX_NAME} is damaged, so other programs would not find the model's "
+                    "tensors, which are whole: load the checkpoint and save it again"
+                )
+    except FileNotFoundError:
+        return
+
+
+def _leads_to(folder: Path, text: bytes, files: Sequence[DataFile]) -> bool:
+    named = set(_parse_weight_map(text).values())
+    if not named or named & {file.name for file in files}:
+        return bool(json.loads(text) == json.loads(index_json(files)))
+    return all((folder / name).is_file() for name in named)
 
 
 def indexed_files(folder: Path) -> set[str]:

@@ -42,6 +42,9 @@ WRITE_BYTES = 2**23
 # The disk is kept busy while the next bytes are hashed and copied, instead of at the end alone.
 SYNC_BYTES = 2**26
 
+# How many of a file's tensors an error names.
+SHOWN_NAMES = 1
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -60,6 +63,13 @@ class DataFile:
     header_bytes: int
     header: str
     tensors: Mapping[str, str]
+
+    def described(self) -> str:
+        """Say which tensors it holds, for an error about the file as a whole."""
+        names = [repr(name) for name in self.tensors]
+        more = len(names) - SHOWN_NAMES
+        rest = f" and {more} more" if more > 0 else ""
+        return f"it holds {', '.join(names[:SHOWN_NAMES]) or 'no tensors'}{rest}"
 
 
 def require_safetensors() -> None:
@@ -409,7 +419,7 @@ def check_tensor_file(file: TensorFile, expected: DataFile, algorithm: str) -> N
     if checksum(algorithm, file.header) != expected.header:
         raise ValueError(
             f"{expected.name} is damaged or another file: its header's checksum is not the one "
-            "stored"
+            f"stored; {expected.described()}"
         )
     if set(file.entries) != set(expected.tensors):
         raise ValueError(f"{expected.name} does not hold the tensors that the manifest names")

@@ -18,6 +18,7 @@ from tiergate.verdict import Evidence, Finding, Part, Status, Verdict
 from tiergate.waivers import fingerprints
 
 _SUMMARY_LIMIT = 500
+_SINGULAR = {"errors": "error", "findings": "finding", "warnings": "warning"}
 
 
 def judge(context: Context, checker: Checker, observation: Observation, seconds: float) -> Verdict:
@@ -131,5 +132,9 @@ def _decide(
 def describe(counts: Mapping[str, int], outcomes: Outcomes) -> str:
     """Return the counts in words, as in ``8 passed, 3 failed``."""
     order = [*outcomes.required, *outcomes.strict, *outcomes.free, *counts]
-    shown = [f"{counts[name]} {name}" for name in dict.fromkeys(order) if counts.get(name)]
+    shown = [
+        f"{counts[name]} {_SINGULAR.get(name, name) if counts[name] == 1 else name}"
+        for name in dict.fromkeys(order)
+        if counts.get(name)
+    ]
     return ", ".join(shown) or "nothing observed"

@@ -22,7 +22,7 @@ def python_command(context: Context, *arguments: str) -> str:
     if candidate.spec.pythonpath:
         variables = {"PYTHONPATH": os.pathsep.join(candidate.spec.pythonpath), **variables}
     assignments = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-    python = _shown(candidate.python, candidate.repository.root)
+    python = shown_path(candidate.python, candidate.repository.root)
     return " ".join([*assignments, shlex.quote(python), shlex.join(arguments)])
 
 
@@ -35,15 +35,16 @@ def cell_command(criterion: str, device: str, candidate: Candidate | None = None
         root = candidate.repository.root
         spec = candidate.spec.path.absolute()
         if spec != root / "gate.yaml":
-            command += ["--spec", _shown(spec, root)]
+            command += ["--spec", shown_path(spec, root)]
         if candidate.spec.base:
             command += ["--base", candidate.spec.base[:12]]
         if not wrapper:
-            command += ["--python", _shown(candidate.python, root)]
+            command += ["--python", shown_path(candidate.python, root)]
     return shlex.join(command)
 
 
-def _shown(path: Path, root: Path) -> str:
+def shown_path(path: Path, root: Path) -> str:
+    """Return a path from the repository's root where it lies in it, so that any checkout has it."""
     try:
         return str(path.relative_to(root))
     except ValueError:

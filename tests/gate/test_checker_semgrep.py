@@ -358,6 +358,19 @@ def test_reproduce_command_finds_the_same(sample: Sample, tmp_path: Path, monkey
     assert "src/a b.py" in done.stdout
 
 
+def test_reproduce_command_names_what_lies_in_the_repository_from_its_root(
+    sample: Sample, monkeypatch
+):
+    with_ = {"rules": ["unsafe-torch-load"], "paths": ["src"]}
+    context = sample.context({"id": "loads", "uses": "semgrep", "with": with_})
+    root = context.candidate.repository.root
+    monkeypatch.setattr(semgrep, "_default_engine", lambda: root / ".venv/bin/semgrep")
+    monkeypatch.setattr(semgrep, "RULES", root / "judge/rules")
+    (command,) = semgrep.reproduce(context.criterion.parameters, context)
+    assert command.startswith(".venv/bin/semgrep scan --config=judge/rules/")
+    assert str(root) not in command
+
+
 def test_over_long_line_is_read_to_its_end(sample: Sample):
     sample.write("src/a.py", f"import torch\nx = [{'1, ' * 200_000}torch.load('m')]\n")
     assert places(scan(sample)) == [("src/a.py", 2)]

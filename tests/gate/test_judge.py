@@ -119,3 +119,8 @@ def test_command_that_judges_again_names_a_spec_of_another_name(sample: Sample):
 def test_description_has_expected_outcomes_first_and_no_zeros():
     counts = {"seen": 3, "other": 1, "failed": 2, "skipped": 0, "passed": 8}
     assert judge.describe(counts, OUTCOMES) == "8 passed, 2 failed, 3 seen, 1 other"
+
+
+def test_one_of_something_is_not_several():
+    assert judge.describe({"findings": 1, "errors": 1}, OUTCOMES) == "1 finding, 1 error"
+    assert judge.describe({"findings": 2, "errors": 2}, OUTCOMES) == "2 findings, 2 errors"

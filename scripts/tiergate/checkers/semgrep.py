@@ -33,6 +33,7 @@ from tiergate.expectation import Outcomes
 from tiergate.fields import RepositoryPath
 from tiergate.findings_cache import FindingsCache
 from tiergate.python_files import Inventory, PythonFile
+from tiergate.reproduce import shown_path
 from tiergate.suggest import did_you_mean
 from tiergate.verdict import Finding
 
@@ -223,11 +224,19 @@ def observe(parameters: With, context: Context) -> Observation:
 
 def reproduce(parameters: With, context: Context) -> list[str]:
     """Return the plain semgrep command, with the same rules and nothing ignored."""
-    del context
-    configs = [f"--config={RULES / rule}.yaml" for rule in chosen_rules(parameters.rules)]
+    root = context.candidate.repository.root
+    rules = [RULES / f"{rule}.yaml" for rule in chosen_rules(parameters.rules)]
+    configs = [f"--config={shown_path(rule, root)}" for rule in rules]
     flags = ["--metrics=off", "--disable-version-check", "--disable-nosem", "--no-git-ignore"]
     flags += ["--x-ignore-semgrepignore-files", "--strict", "--error"]
-    command = [str(_default_engine()), "scan", *configs, *flags, "--", *parameters.paths]
+    command = [
+        shown_path(_default_engine(), root),
+        "scan",
+        *configs,
+        *flags,
+        "--",
+        *parameters.paths,
+    ]
     return [shlex.join(command)]
 
 

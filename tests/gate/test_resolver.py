@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import textwrap
 
 import pytest
@@ -250,6 +251,21 @@ def test_files_that_cannot_name_it_are_not_looked_at(source: bytes):
 )
 def test_files_that_may_name_it_are_looked_at(source: bytes):
     assert relevance.may_load(source)
+
+
+PARTS = st.sampled_from([b"load", b"_", b"s", b".", b" ", b"\n", b"\xc3\xa9"])
+
+
+@given(st.sampled_from([b"load", b"_load"]), st.lists(PARTS, max_size=12).map(b"".join))
+def test_a_word_is_found_where_it_stands_between_boundaries(name: bytes, source: bytes):
+    found = [match.start() for match in re.finditer(relevance.word(name), source)]
+    assert found == [match.start() for match in re.finditer(rb"\b" + name + rb"\b", source)]
+
+
+def test_an_import_in_a_comment_does_not_hide_the_import_below_it():
+    source = b"# from a import (\n  from torch import serialization as s\n# )\nyield from x\n"
+    assert relevance.passed_on(source)["s"][0] == (0, "torch", "serialization")
+    assert set(relevance.passed_on(source)) == {"s"}
 
 
 def notebook(*cells: object, **metadata: object) -> bytes:

@@ -14,9 +14,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from tiergate.loads import relevance
 from tiergate.loads.calls import Policy
 from tiergate.loads.expressions import Expressions, Finding, Place, Proof, loose, unpacked
-from tiergate.loads.scopes import FunctionNode, Scope, bound_names, declarations, returns_plainly
+from tiergate.loads.scopes import FunctionNode, Scope, names_of, returns_plainly
 from tiergate.loads.values import (
     NOTHING,
     UNKNOWN,
@@ -42,31 +43,34 @@ _LOOPS = 4
 _STATEMENTS = 300_000
 """What is followed of one file, loops counted as often as they are run: seconds, not hours."""
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_NO_PROSE = rb"(?![ \t]+(?!(?:and|as|else|for|if|in|is|not|or)\b)[A-Za-z])"
 # A function is followed only for the sake of one of these; with the words that each begins with.
+# What must stand before a word is asked after it: the word is then searched for as plain text.
 _HOT = (
-    (
-        b"load",
-        rb"\b(?:_legacy_|_)?load\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|not|or)\b)[A-Za-z])",
-    ),
+    *((name, relevance.word(name) + _NO_PROSE) for name in (b"load", b"_load", b"_legacy_load")),
     (b"weights_only", rb"weights_only"),
-    (b"global", rb"\bglobal\b"),
-    (b"nonlocal", rb"\bnonlocal\b"),
-    (b"eval", rb"(?<![.\w])eval\s*\("),
-    (b"exec", rb"(?<![.\w])exec\s*\("),
-    (b"vars", rb"(?<![.\w])vars\s*\(\s*\w"),
-    (b"getattr", rb"\bgetattr\s*\(\s*(?!self\b|cls\b)\w+[^,\n]*,\s*(?![\"']\w+[\"']\s*[,)])"),
-    (b"__dict__", rb"(?<!\bself)(?<!\bcls)\.__dict__\s*\["),
+    (b"global", relevance.word(b"global")),
+    (b"nonlocal", relevance.word(b"nonlocal")),
+    (b"eval", rb"eval(?<![.\w]eval)\s*\("),
+    (b"exec", rb"exec(?<![.\w]exec)\s*\("),
+    (b"vars", rb"vars(?<![.\w]vars)\s*\(\s*\w"),
+    (
+        b"getattr",
+        relevance.word(b"getattr")
+        + rb"\s*\(\s*(?!self\b|cls\b)\w+[^,\n]*,\s*(?![\"']\w+[\"']\s*[,)])",
+    ),
+    (b"__dict__", rb"__dict__(?<=\.__dict__)(?<!\bself\.__dict__)(?<!\bcls\.__dict__)\s*\["),
     (b"methodcaller", rb"methodcaller"),
     (b"attrgetter", rb"attrgetter"),
     (b"__getattribute__", rb"__getattribute__"),
     (b"getattr_static", rb"getattr_static"),
-    (b"return", rb"\breturn\s*\(?\s*(?:torch|serialization)\b(?![ \t]*\.)"),
+    (b"return", rb"return(?<!\wreturn)\s*\(?\s*(?:torch|serialization)\b(?![ \t]*\.)"),
     (b"= torch", rb"=[ \t]*torch\b(?![ \t]*\.)"),
     (b"=torch", rb"=torch\b(?![ \t]*\.)"),
     (b"import_module", rb"import_module"),
     (b"__import__", rb"__import__"),
     (b"resolve_name", rb"resolve_name"),
-    (b"locate", rb"\blocate\b"),
+    (b"locate", relevance.word(b"locate")),
 )
 _ASKED = re.compile(rb"weights_only\s*=\s*(?:not\s+)?(\w+)\s*\(")
 
@@ -205,7 +209,7 @@ class Interpreter(Expressions):
         words = [name.encode() for name in sorted(names)]
         words += {match[1] for match in _ASKED.finditer(source)}
         patterns = [pattern for word, pattern in _HOT if word in source]
-        patterns += [rb"\b" + re.escape(word) + rb"\b" for word in words]
+        patterns += [relevance.word(word) for word in words]
         if not self._ends:
             self._ends = [match.start() for match in _LINE_END.finditer(self._source)]
         hot: set[int] = set()
@@ -265,8 +269,9 @@ class Interpreter(Expressions):
         if scope.locals is not None:
             return
         # A class sees, like a module, only what it has bound already.
-        scope.locals = bound_names(scope.node) if scope.kind == "function" else frozenset()
-        for declaration in declarations(scope.node):
+        names, declarations = names_of(scope.node)
+        scope.locals = names if scope.kind == "function" else frozenset()
+        for declaration in declarations:
             for name in declaration.names:
                 owner = self._owner(scope, name, declaration)
                 scope.elsewhere[name] = owner

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import PurePosixPath
 
 from tiergate.loads import relevance
@@ -168,7 +169,7 @@ class Project:
         Those in the importer's own folder or above it come before all others.
         """
         found = self._modules.get(parts[-1], ()) if parts else ()
-        around = PurePosixPath(importer).parent.parts
+        around = _folder(importer)
         near = [
             path
             for own, path in found
@@ -259,7 +260,12 @@ def module_parts(path: str) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+@cache
+def _folder(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path).parent.parts
+
+
 def _absolute(path: str, level: int, name: str) -> str:
-    folder = PurePosixPath(path).parent.parts
+    folder = _folder(path)
     kept = folder[: len(folder) - (level - 1)] if level > 1 else folder
     return ".".join((*kept, *(part for part in name.split(".") if part)))

@@ -11,9 +11,12 @@ from collections.abc import Iterable
 
 _LOAD = rb"(?:_legacy_|_)?load\b"
 _GAP = rb"(?:\s|\\|#[^\n]*\n)*"
-_DIRECT = re.compile(rb"\b(?:torch|serialization)\b" + _GAP + rb"\." + _GAP + _LOAD)
+_DIRECT = tuple(
+    re.compile(module + rb"(?<!\w" + module + rb")(?!\w)" + _GAP + rb"\." + _GAP + _LOAD)
+    for module in (b"torch", b"serialization")
+)
 _IMPORTED = re.compile(
-    rb"\bfrom\s+[\w.]*torch(?:\.serialization)?\s+import\s*(?:\([^)]*\b(?:load|_load|_legacy_load)\b"
+    rb"from(?<!\wfrom)\s+[\w.]*torch(?:\.serialization)?\s+import\s*(?:\([^)]*\b(?:load|_load|_legacy_load)\b"
     rb"|[^\n(]*\b(?:load|_load|_legacy_load)\b|\*|[^\n]*\\)"
 )
 _BEFORE_DOT = re.compile(rb"(\w+|[)\]}\"'])" + _GAP + rb"\." + _GAP + rb"(?:_legacy_|_)?\Z")
@@ -63,10 +66,19 @@ _TORCH_NAMES = frozenset(
 )
 
 
+def word(name: bytes) -> bytes:
+    """Return a pattern for a name as a whole word.
+
+    It begins with the name, which is searched for as plain text; a boundary is tried everywhere.
+    """
+    name = re.escape(name)
+    return name + rb"(?<!\w" + name + rb")(?!\w)"
+
+
 def may_load(source: bytes) -> bool:
     """Tell whether a file may name ``torch.load``, directly or by a computed name."""
     if b"load" in source:
-        if _DIRECT.search(source) or _IMPORTED.search(source):
+        if _names_load(source):
             return True
         if _STRING.search(source) and _BY_NAME.search(source):
             return True
@@ -86,10 +98,15 @@ def may_match(source: bytes) -> bool:
     """Tell whether semgrep's own rule may match a file: by the names that stand in it."""
     if b"load" not in source or b"torch" not in source:
         return False
-    if _DIRECT.search(source) or _IMPORTED.search(source) or _QUOTED.search(source):
+    if _names_load(source) or _QUOTED.search(source):
         return True
     names = other_names_of_torch([source])
     return names is not None and names.search(source) is not None
+
+
+def _names_load(source: bytes) -> bool:
+    """Tell whether ``torch.load`` stands there, or an import of it."""
+    return any(d.search(source) for d in _DIRECT) or _IMPORTED.search(source) is not None
 
 
 def _loading(source: bytes) -> set[bytes]:
@@ -138,31 +155,36 @@ def _may_be_torch(values: bytes, name: bytes) -> bool:
         return True
     if not name.replace(b"_", b"a").isalnum():
         return True
-    return name not in _OFTEN and re.search(rb"\b" + re.escape(name) + rb"\b", values) is not None
+    return name not in _OFTEN and re.search(word(name), values) is not None
 
 
 def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:
     """Tell whether a file may have one of a module's names from it."""
-    found = (re.escape(name.encode()) for name in sorted(names))
+    present = [name.encode() for name in sorted(names) if name.encode() in source]
+    if not _names(source, module):
+        return False
+    if _STAR.search(source):
+        return True
+    found = (re.escape(name) for name in present)
     called = (
         rb"\b(?:"
         + b"|".join(found)
         + rb")\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|or)\b)[A-Za-z])"
     )
-    if not _names(source, module):
-        return False
-    return _STAR.search(source) is not None or re.search(called, source) is not None
+    return bool(present) and re.search(called, source) is not None
 
 
 def may_rebind(source: bytes, module: str, name: str) -> bool:
     """Tell whether a file may bind a name of a module: ``module.NAME = …``, setattr, a patch."""
-    if not _names(source, module):
+    if name.encode() not in source or not _names(source, module):
         return False
-    word = re.escape(name.encode())
+    bound = re.escape(name.encode())
     return (
         re.search(
-            rb"(?<!\bself)(?<!\bcls)\s*\.\s*" + word + rb"\s*(?::[^=\n]+)?(?:[-+*/|&^%@]|//)?=(?!=)"
-            rb"|(?:setattr|patch|setitem|__dict__|vars|globals)\b[^\n]*[\"'.]" + word + rb"[\"']",
+            rb"(?<!\bself)(?<!\bcls)\s*\.\s*"
+            + bound
+            + rb"\s*(?::[^=\n]+)?(?:[-+*/|&^%@]|//)?=(?!=)"
+            rb"|(?:setattr|patch|setitem|__dict__|vars|globals)\b[^\n]*[\"'.]" + bound + rb"[\"']",
             source,
         )
         is not None
@@ -171,18 +193,20 @@ def may_rebind(source: bytes, module: str, name: str) -> bool:
 
 def may_change(source: bytes, module: str, name: str) -> bool:
     """Tell whether a file may reach something of a module by its name."""
-    word = re.escape(name.encode())
-    reached = rb"\.\s*" + word + rb"\b|[\"']" + word + rb"[\"']"
-    reached += rb"|\bimport\b[^\n]*\b" + word + rb"\b|^\s*" + word + rb"\s*,?\s*$|\bimport\s*\*"
+    text = re.escape(name.encode())
+    reached = rb"\.\s*" + text + rb"\b|[\"']" + text + rb"[\"']"
+    reached += rb"|\bimport\b[^\n]*\b" + text + rb"\b|^\s*" + text + rb"\s*,?\s*$|\bimport\s*\*"
     return _names(source, module) and re.search(reached, source, re.MULTILINE) is not None
 
 
 def _names(source: bytes, module: str) -> bool:
     """Tell whether a file may import a module: by its name, or relatively."""
-    if not module:
-        return re.search(rb"\bfrom\s+\.+\s+import\b", source) is not None
-    word = re.escape(module.encode())
-    return re.search(rb"\b" + word + rb"\b|\bfrom\s+\.+\s+import\b", source) is not None
+    if module and re.search(word(module.encode()), source):
+        return True
+    return _FROM_HERE.search(source) is not None
+
+
+_FROM_HERE = re.compile(rb"from(?<!\wfrom)\s+\.+\s+import\b")
 
 
 def rebinds_own_names(source: bytes) -> bool:
@@ -205,7 +229,13 @@ def passed_on(source: bytes) -> dict[str, list[tuple[int, str, str]]]:
     def add(name: bytes, level: int, module: bytes, there: bytes) -> None:
         found.setdefault(name.decode(), []).append((level, module.decode(), there.decode()))
 
-    for match in _FROM.finditer(source):
+    at = source.find(b"from")
+    while at >= 0:
+        before = source[source.rfind(b"\n", 0, at) + 1 : at]
+        match = None if before.strip(b" \t") else _FROM.match(source, at)
+        at = source.find(b"from", match.end() if match else at + 4)
+        if match is None:
+            continue
         level, module = len(match[1]), match[2]
         for part in re.sub(rb"#[^\n]*|[()\\]", b"", match[3]).split(b","):
             words = part.split()
@@ -215,7 +245,7 @@ def passed_on(source: bytes) -> dict[str, list[tuple[int, str, str]]]:
                 add(words[-1], level, module, words[0])
     for match in _AS.finditer(source):
         add(match[2], 0, match[1], b"")
-    for match in _EQUALS.finditer(source):
+    for match in _EQUALS.finditer(source) if _IS_TORCH.search(source) else ():
         add(match[1], 0, match[2], b"")
     return found
 
@@ -226,7 +256,7 @@ def other_names_of_torch(sources: Iterable[bytes]) -> re.Pattern[bytes] | None:
     for source in sources:
         if b"torch as" in source or b"serialization as" in source:
             names |= {match[2] for match in _AS.finditer(source)}
-        if b"= torch" in source or b"=torch" in source:
+        if (b"= torch" in source or b"=torch" in source) and _IS_TORCH.search(source):
             names |= {match[1] for match in _EQUALS.finditer(source)}
     if not names:
         return None
@@ -235,11 +265,10 @@ def other_names_of_torch(sources: Iterable[bytes]) -> re.Pattern[bytes] | None:
 
 
 _FROM = re.compile(
-    rb"^[ \t]*from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*"
-    rb"(\([\w\s,#.]*\)|[\w \t,*]*(?:\\\r?\n[\w \t,]*)*)",
-    re.MULTILINE,
+    rb"from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*"
+    rb"(\([\w\s,#.]*\)|[\w \t,*]*(?:\\\r?\n[\w \t,]*)*)"
 )
 _AS = re.compile(rb"\b(torch(?:\.serialization)?|serialization)[ \t]+as[ \t]+(\w+)")
-_EQUALS = re.compile(
-    rb"^[ \t]*(\w+)[ \t]*=[ \t]*(torch(?:\.serialization)?)[ \t]*(?:[;#\r\n]|$)", re.MULTILINE
-)
+_TORCH_ALONE = rb"=[ \t]*(torch(?:\.serialization)?)[ \t]*(?:[;#\r\n]|$)"
+_IS_TORCH = re.compile(_TORCH_ALONE, re.MULTILINE)
+_EQUALS = re.compile(rb"^[ \t]*(\w+)[ \t]*" + _TORCH_ALONE, re.MULTILINE)

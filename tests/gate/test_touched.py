@@ -107,7 +107,7 @@ def test_where_git_cannot_tell_there_is_nothing(sample, tmp_path):
 def test_the_nearest_to_the_failure_comes_first():
     changed = ["deep/b.py", "src/a.py", "src/c.py", "tests/test_a.py", "x.py"]
     remedy = {"remedy": type(CRITERION.remedy)(files=["deep"])}
-    verdict = failing(details='File "/tmp/work/src/c.py", line 3', **remedy)
+    verdict = failing(details='File "/elsewhere/src/c.py", line 3', **remedy)
     assert touched.concerned(changed, verdict, CRITERION) == [
         "src/a.py",
         "tests/test_a.py",

@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 
 @click.command("history", epilog="Example: tiergate history --add reports/ --export history.json")
 @options.repo
-@click.option(
-    "--history",
-    "histories",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Read this file, or every timings.json and history.json of a folder; repeatable.  "
-    "[default: this machine's own runs; none in CI]",
+@options.histories(
+    "Read this file, or every timings.json and history.json of a folder; repeatable.  "
+    "[default: this machine's own runs; none in CI]"
 )
 @click.option(
     "--add",

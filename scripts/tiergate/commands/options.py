@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
 def criterion_ids(
@@ -84,6 +86,20 @@ shard_plan = click.option(
     metavar="FILE",
     help="The plan of shards, from `tiergate plan --shards`.",
 )
+
+
+def histories(text: str) -> Callable[[_Decorated], _Decorated]:
+    """Return the option that names files with recorded runs; ``text`` says what for."""
+    return click.option(
+        "--history",
+        "histories",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help=text,
+    )
+
+
 isolation = click.option(
     "--isolation",
     type=click.Choice(["fork", "process"]),

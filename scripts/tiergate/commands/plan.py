@@ -41,13 +41,9 @@ if TYPE_CHECKING:
     help="Spread each device's cells, and the files of test suites, over so many runners, and "
     "write the plan that `run --plan` and `decide --plan` take.",
 )
-@click.option(
-    "--history",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Balance shards by the durations in this file; repeatable.  [default: those of this "
-    "machine's own runs; none in CI]",
+@options.histories(
+    "Balance shards by the durations in this file; repeatable.  [default: those of this "
+    "machine's own runs; none in CI]"
 )
 @click.option(
     "--output",
@@ -72,7 +68,7 @@ def command(
     repo: Path,
     failed: tuple[Path, ...],
     shards: int | None,
-    history: tuple[Path, ...],
+    histories: tuple[Path, ...],
     output: Path | None,
     base_ref: str | None,
     allow_weakening: bool,
@@ -88,7 +84,7 @@ def command(
         raise UserError("--failed excludes --github-matrix and --shards")
     if runners and not github_matrix:
         raise UserError("--runner says where the legs of --github-matrix run; give both")
-    if not shards and (history or output or base_ref or allow_weakening):
+    if not shards and (histories or output or base_ref or allow_weakening):
         raise UserError(
             "--history, --output, --base and --allow-weakening belong to a plan of shards: give "
             "--shards as well"
@@ -102,7 +98,7 @@ def command(
             shards,
             devices,
             labels,
-            history,
+            histories,
             output,
             base_ref,
             allow_weakening=allow_weakening,

@@ -53,14 +53,9 @@ Examples:
     multiple=True,
     help="Expect this leg; repeatable.  [default: the legs of the reports]",
 )
-@click.option(
-    "--history",
-    "histories",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="For html, show how the cells went in the runs of this file or folder; repeatable.  "
-    "[default: this machine's own runs; none in CI]",
+@options.histories(
+    "For html, show how the cells went in the runs of this file or folder; repeatable.  "
+    "[default: this machine's own runs; none in CI]"
 )
 @options.allow_weakening
 def command(

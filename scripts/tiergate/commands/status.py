@@ -39,14 +39,9 @@ _MOST_COMMITS = 500
     help="A report, or a folder with reports, of this or of earlier commits; repeatable.  "
     "[default: .tiergate of the repository]",
 )
-@click.option(
-    "--history",
-    "histories",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="A history that `tiergate history --export` wrote; its runs of a workflow say since when "
-    "a cell holds; repeatable.",
+@options.histories(
+    "A history that `tiergate history --export` wrote; its runs of a workflow say since when "
+    "a cell holds; repeatable."
 )
 @click.option(
     "--write",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -109,7 +110,7 @@ class Proof:
     file does not bind it by way of its namespace."""
 
 
-class Expressions:
+class Expressions(ABC):
     """Evaluates the expressions of one file.
 
     Args:
@@ -154,14 +155,14 @@ class Expressions:
 
     # Provided by the interpreter of statements.
 
-    def _define(self, node: FunctionNode) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def _define(self, node: FunctionNode) -> Values: ...
 
-    def _execute(self, body: list[ast.stmt]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _execute(self, body: list[ast.stmt]) -> None: ...
 
-    def _store_attribute(self, name: str, values: Values) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _store_attribute(self, name: str, values: Values) -> None: ...
 
     # Names
 

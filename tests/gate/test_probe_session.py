@@ -297,3 +297,66 @@ def test_file_that_is_plain_python_is_compiled_and_not_run(sample: Sample, conte
     result = sample.candidate().run_job("syntax", "cpu", 30, {"files": ["src/plain.py"]})
     assert (result.problem, result.of("unreadable")) == ("", [])
     assert result.of("compiled")[0]["files"] == 1
+
+
+IMPORT_ERROR = """ImportError while importing test module '/r/tests/test_a.py'.
+Hint: make sure your test modules/packages have valid Python names.
+Traceback:
+/usr/lib/python3.11/importlib/__init__.py:126: in import_module
+    return _bootstrap._gcd_import(name[level:], package, level)
+tests/test_a.py:3: in <module>
+    import pkg.mod
+pkg/mod.py:8: in <module>
+    import nothere
+E   ModuleNotFoundError: No module named 'nothere'"""
+
+
+@pytest.mark.parametrize(
+    ("trace", "raised", "place"),
+    [
+        (IMPORT_ERROR, "ModuleNotFoundError: No module named 'nothere'", ("pkg/mod.py", 8)),
+        (
+            'a.py:1: in f\nE     File "/r/b.py", line 7\nE       (\nE   SyntaxError: never closed',
+            '  File "/r/b.py", line 7\n    (\nSyntaxError: never closed',
+            ("/r/b.py", 7),
+        ),
+        (
+            "a.py:1: in f\nE   KeyError: 1\n\nThen:\na.py:3: in f\nE   ValueError: two\nE   lines",
+            "ValueError: two\nlines",
+            ("a.py", 3),
+        ),
+        (
+            "001 >>> 1 + 1\nExpected:\n    3\nGot:\n    2\n\n/r/a.py:1: DocTestFailure",
+            "Expected:\n    3\nGot:\n    2",
+            ("/r/a.py", 1),
+        ),
+        ("tests: nothing of the kind\n  x.py:1: indented", "", None),
+    ],
+)
+def test_cause_is_what_was_raised_last_and_where(trace, raised, place):
+    message, places = text.cause(trace)
+    assert message == raised.strip()
+    assert (places[-1] if places else None) == place
+
+
+def test_failure_says_what_was_raised_and_where_the_repository_called_it(sample: Sample):
+    sample.write("broken.py", "import json\n\n\njson.loads('{')\n")
+    sample.write("test_import.py", "import broken\n")
+    sample.write(
+        "test_call.py",
+        "import json\n\n\ndef test_call():\n    parse('{')\n\n\ndef parse(text):\n"
+        "    json.loads(text)\n",
+    )
+    sample.write(
+        "test_argument.py",
+        "import pytest\n\n\n@pytest.mark.parametrize('a', [1])\ndef test_argument(): ...\n",
+    )
+    result = session(sample, "--continue-on-collection-errors")
+    collected = {record["id"]: record for record in result.of("collect-failed")}
+    imported, argument = collected["test_import.py"], collected["test_argument.py"]
+    assert (imported["path"], imported["line"]) == ("broken.py", 4)
+    assert imported["message"].startswith("json.decoder.JSONDecodeError: Expecting property name")
+    assert (argument["path"], argument["line"]) == ("test_argument.py", None)
+    assert argument["message"].endswith("function uses no argument 'a'")
+    (called,) = [record for record in result.of("phase") if record["outcome"] == "failed"]
+    assert (called["path"], called["line"]) == ("test_call.py", 9)

@@ -95,12 +95,14 @@ def test_colour_is_written_only_where_it_is_wanted():
 
 def test_evidence_is_shown_as_far_as_a_person_reads():
     evidence = Evidence(
-        failures=[Failure(f"t{n}", "failed", "m") for n in range(13)],
+        failures=[Failure(f"t{n}", "failed", "m" if n < 3 else f"m{n}") for n in range(13)],
         findings=[Finding("r", f"f{n}.py", n, 2, "why it matters", "code") for n in range(1, 24)],
         notes=["noted"],
         running="t.py::hangs",
     )
     shown = PLAIN.decision(decision_of([judged("A", status="error", evidence=evidence)]))
+    assert "  failed: t0\n      m\n  failed: t1\n      the same\n  failed: t2\n" in shown
+    assert "  failed: t3\n      m3\n" in shown
     assert "  … and 3 more\n" in shown
     assert "  … and 3 more findings\n" in shown
     assert "  f20.py:20:2: r\n      code\n" in shown

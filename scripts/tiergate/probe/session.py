@@ -15,7 +15,7 @@ from .body import digest
 from .compiled import Compiled
 from .ownership import Ownership, code_of
 from .records import Channel
-from .text import clip
+from .text import cause, clip
 from .witness import Witness
 
 _TRACEBACK = 6000
@@ -168,12 +168,13 @@ class Recorder:
     def pytest_collectreport(self, report: Any) -> None:
         if report.nodeid.endswith(".py") and report.outcome == "passed":
             self._visited.add(report.nodeid)
-        details = clip(report.longreprtext, _TRACEBACK)
         # Its children were collected meanwhile.
         now = time.perf_counter()
         seconds = now - self._collecting.pop(report.nodeid, now)
-        values = {"id": report.nodeid, "details": details, "seconds": seconds}
-        self._channel.send("collect-" + report.outcome, **values)
+        said = {"details": clip(report.longreprtext, _TRACEBACK)}
+        if report.failed:
+            said = self._explain(report)
+        self._channel.send("collect-" + report.outcome, id=report.nodeid, seconds=seconds, **said)
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         self._channel.send("start", id=nodeid)
@@ -211,19 +212,29 @@ class Recorder:
         if category in _DOUBTFUL:
             self._doubt("suspect", nodeid or path, message, path, line)
 
+    def _is_own(self, path: str) -> bool:
+        # A test may have left another working directory behind.
+        return self._owned.file(str(Path(self._owned.root, path)))
+
     def _explain(self, report: Any) -> dict[str, Any]:
         crash = getattr(report.longrepr, "reprcrash", None)
-        path, line, _ = report.location
-        message = ""
+        raised, places = cause(report.longreprtext)
         if crash is not None:
-            path, line, message = crash.path, crash.lineno, crash.message
+            raised = crash.message
+            places.append((crash.path, crash.lineno))
         elif isinstance(report.longrepr, tuple):
-            path, line, message = report.longrepr
+            *place, raised = report.longrepr
+            places.append(tuple(place))
+        # What an installed module raised is mended where the repository calls it.
+        own = [place for place in places if self._is_own(place[0])]
+        path, line, _ = report.location
+        if own:
+            path, line = own[-1]
         elif line is not None:
             line += 1
         sections = [f"{title}\n{clip(text, _SECTION)}" for title, text in report.sections if text]
         return {
-            "message": clip(message, 1000),
+            "message": clip(raised, 1000),
             "details": clip("\n".join([report.longreprtext, *sections]), _TRACEBACK),
             "path": self._owned.relative(path),
             "line": line,

@@ -223,6 +223,7 @@ class Text:
 
     def _failures(self, failures: list[Failure]) -> list[str]:
         lines = []
+        before = ""
         for failure in failures[: self._most(_FAILURES_SHOWN)]:
             place = f"{failure.path}:{failure.line}" if failure.path and failure.line else ""
             title = f"  {failure.outcome}: {failure.id}"
@@ -231,6 +232,10 @@ class Text:
             else:
                 lines += [title, *([f"      at {place}"] if place else [])]
             text = failure.message or failure.details
+            if text and text == before and not self._verbose:
+                lines.append("      the same")
+                continue
+            before = text
             if self._verbose:
                 text = "\n".join(filter(None, dict.fromkeys([failure.message, failure.details])))
             shown = printable(text).strip().splitlines()

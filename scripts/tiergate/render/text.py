@@ -75,9 +75,10 @@ class Text:
 
     def verdict_line(self, verdict: Verdict) -> str:
         """Return the one line that progress shows for a finished cell."""
+        since = f" (of {printable(verdict.cached.at)})" if verdict.cached is not None else ""
         return (
             f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
-            f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_observed(verdict)}"
+            f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_observed(verdict)}{since}"
         )
 
     def part_line(self, part: Part) -> str:
@@ -274,7 +275,7 @@ def touched_lines(evidence: Evidence, most: int = _TOUCHED) -> list[str]:
 
 
 def _observed(verdict: Verdict) -> str:
-    mark = f"cached, from {printable(verdict.cached.at)}: " if verdict.cached is not None else ""
+    mark = "cached: " if verdict.cached is not None else ""
     return mark + _first_line(verdict.summary)
 
 

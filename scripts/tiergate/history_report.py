@@ -107,10 +107,12 @@ def text(report: HistoryReport) -> str:
     """Return it for a terminal."""
     if not report.runs:
         return "no run is recorded here"
-    lines = [f"{report.runs} runs, {report.first} to {report.last}", "", "cells, the latest last"]
+    span = f"{report.runs} runs, {report.first} to {report.last}"
+    lines = [f"1 run, {report.first}" if report.runs == 1 else span, "", "cells, the latest last"]
+    room = max((len(one_line(cell.cell)) for cell in report.cells), default=0)
     for cell in report.cells:
         trend = "  ".join(f"{seconds:.1f}" for seconds in cell.seconds)
-        lines.append(f"  {one_line(cell.cell):<18} median {cell.median:6.1f} s   {trend}")
+        lines.append(f"  {one_line(cell.cell):<{room}}  median {cell.median:6.1f} s   {trend}")
     lines += ["", "slowest tests"]
     lines += [
         f"  {test.seconds:8.3f} s  {one_line(test.test)}  ({one_line(test.cell)})"

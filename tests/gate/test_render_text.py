@@ -81,7 +81,7 @@ def test_a_choice_of_criteria_never_prints_the_sentence_of_the_gate():
 
 def test_the_line_of_progress_has_mark_cell_time_and_what_was_observed():
     verdict = judged("A", status="fail", summary="3 failed\nmore", seconds=12.34)
-    assert PLAIN.verdict_line(verdict) == "✗ fail     A@cpu              12.3 s  3 failed"
+    assert PLAIN.verdict_line(verdict, 8) == "✗ fail     A@cpu      12.3 s  3 failed"
 
 
 def test_colour_is_written_only_where_it_is_wanted():

@@ -414,7 +414,7 @@ def _colour() -> bool:
 def _listener(text: Text, cells: list[str], *, silent: bool, live: bool) -> Iterator[Listener]:
     """Yield who tells a person what happens: a live table on a terminal, or a line per event."""
     if silent or not live:
-        yield _Lines(text, silent=silent)
+        yield _Lines(text, max(map(len, cells), default=0), silent=silent)
         return
     from tiergate.render.live import LiveTable
 
@@ -425,8 +425,9 @@ def _listener(text: Text, cells: list[str], *, silent: bool, live: bool) -> Iter
 class _Lines:
     """Prints a line per cell when it starts and when it ends."""
 
-    def __init__(self, text: Text, *, silent: bool) -> None:
+    def __init__(self, text: Text, room: int, *, silent: bool) -> None:
         self._text = text
+        self._room = room
         self._silent = silent
 
     def started(self, cell: str) -> None:
@@ -439,10 +440,10 @@ class _Lines:
         """Say nothing: lines tell of cells."""
 
     def finished(self, verdict: Verdict) -> None:
-        self._line(self._text.verdict_line(verdict))
+        self._line(self._text.verdict_line(verdict, self._room))
 
     def observed(self, part: Part) -> None:
-        self._line(self._text.part_line(part))
+        self._line(self._text.part_line(part, self._room))
 
     def _line(self, line: str) -> None:
         if not self._silent:

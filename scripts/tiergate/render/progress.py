@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from tiergate.errors import UserError
 from tiergate.progress import CellProgress, Progress, Sighting, TierProgress
@@ -29,9 +28,10 @@ def tier_line(tier: TierProgress) -> str:
 def text(progress: Progress) -> str:
     """Return lines for a terminal."""
     lines = [_as_of(progress)]
+    room = max((len(_name(cell)) for cell in progress.cells), default=0)
     for tier in progress.tiers:
         lines += ["", tier_line(tier)]
-        lines += [line for cell in progress.cells if cell.tier == tier.gate for line in _cell(cell)]
+        lines += [_cell(cell, room) for cell in progress.cells if cell.tier == tier.gate]
     if progress.tasks:
         lines += ["", "open tasks, in the order in which they can be done"]
     for task in progress.tasks:
@@ -51,12 +51,15 @@ def _as_of(progress: Progress) -> str:
     return f"as of commit {progress.commit[:12]}{dirty}"
 
 
-def _cell(cell: CellProgress) -> Iterator[str]:
-    name = f"{cell.criterion}@{cell.device}"
+def _name(cell: CellProgress) -> str:
+    return one_line(f"{cell.criterion}@{cell.device}")
+
+
+def _cell(cell: CellProgress, room: int) -> str:
     more = [f"since {cell.since[:12] or 'unknown'}"] if cell.state in {"holds", "waived"} else []
     more += [f"waived until {cell.waived_until}"] if cell.waived_until else []
     more += [one_line(cell.summary)[:100]] if cell.state in {"does not hold", "unknown"} else []
-    yield f"  {_MARKS[cell.state]} {cell.state:<14} {one_line(name):<22} {', '.join(more)}"
+    return f"  {_MARKS[cell.state]} {cell.state:<14} {_name(cell):<{room}}  {', '.join(more)}"
 
 
 def markdown(progress: Progress) -> str:

@@ -73,21 +73,22 @@ class Text:
         """Return a status with its mark."""
         return self._paint(f"{MARKS[status]} {status}", _COLOURS[status])
 
-    def verdict_line(self, verdict: Verdict) -> str:
-        """Return the one line that progress shows for a finished cell."""
+    def verdict_line(self, verdict: Verdict, room: int = 0) -> str:
+        """Return the one line that progress shows for a finished cell, its name in ``room``."""
         since = f" (of {printable(verdict.cached.at)})" if verdict.cached is not None else ""
         return (
             f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
-            f"{one_line(verdict.cell):<16} {verdict.seconds:6.1f} s  {_observed(verdict)}{since}"
+            f"{one_line(verdict.cell):<{room}} {verdict.seconds:6.1f} s  "
+            f"{_observed(verdict)}{since}"
         )
 
-    def part_line(self, part: Part) -> str:
+    def part_line(self, part: Part, room: int = 0) -> str:
         """Return the one line that progress shows for a shard's part of a cell."""
         counts = {**part.collection.counts, **part.run.counts}
         seen = ", ".join(f"{count} {name}" for name, count in counts.items())
         return (
-            f"{self._paint('… part', '33')}     {one_line(part.cell):<16} {part.seconds:6.1f} s  "
-            f"{_first_line(part.error or seen or 'nothing observed')}"
+            f"{self._paint('… part', '33')}     {one_line(part.cell):<{room}} "
+            f"{part.seconds:6.1f} s  {_first_line(part.error or seen or 'nothing observed')}"
         )
 
     def decision(self, decision: Decision) -> str:
@@ -110,7 +111,8 @@ class Text:
         """Return the cells that are red, a line each, and the decision itself."""
         cells = (*decision.cells, *decision.head)
         red = [c.verdict for c in cells if c.verdict and c.verdict.status in {"fail", "error"}]
-        lines = [self.verdict_line(verdict) for verdict in red]
+        room = max((len(one_line(verdict.cell)) for verdict in red), default=0)
+        lines = [self.verdict_line(verdict, room) for verdict in red]
         lines += [f"! {one_line(r.text)}" for r in decision.remarks if r.severe]
         return "\n".join([*lines, self._conclusion(decision)])
 

@@ -29,7 +29,7 @@ import attack_suite  # noqa: E402 - this file is a program, found beside the sui
 from attack_gate import lean_environment  # noqa: E402
 from attack_sample import Changes, make  # noqa: E402
 
-from tiergate.checkers.semgrep import RULES  # noqa: E402
+from tiergate.scanning.rules import RULES  # noqa: E402
 
 RESULTS = Path(__file__).with_name("ordinary.json")
 LIMIT = 30.0

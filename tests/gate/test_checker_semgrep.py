@@ -14,6 +14,7 @@ import pytest
 from samples import SCRIPTS, Sample
 
 from tiergate.checkers import semgrep
+from tiergate.scanning import engines, rules
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
 
@@ -231,26 +232,26 @@ def test_nothing_to_scan_is_not_a_pass(sample: Sample):
     ids=["pattern", "language", "none", "excluded", "version", "no-rule", "renamed"],
 )
 def test_rule_that_is_dead_is_never_a_pass(sample: Sample, tmp_path: Path, monkeypatch, change):
-    rules = tmp_path / "rules"
-    shutil.copytree(RULE.parent, rules)
-    rule = (rules / RULE.name).read_text()
+    copy = tmp_path / "rules"
+    shutil.copytree(RULE.parent, copy)
+    rule = (copy / RULE.name).read_text()
     assert change(rule) != rule
-    (rules / RULE.name).write_text(change(rule))
-    monkeypatch.setattr(semgrep, "RULES", rules)
+    (copy / RULE.name).write_text(change(rule))
+    monkeypatch.setattr(rules, "RULES", copy)
     verdict = scan(sample)
     assert verdict.status == "error"
 
 
 def test_rule_that_finds_too_much_is_told_as_well(sample: Sample, tmp_path: Path, monkeypatch):
-    rules = tmp_path / "rules"
-    shutil.copytree(RULE.parent, rules)
-    rule = (rules / RULE.name).read_text()
+    copy = tmp_path / "rules"
+    shutil.copytree(RULE.parent, copy)
+    rule = (copy / RULE.name).read_text()
     text = rule.replace(
         "- pattern: torch.load\n", "- pattern: torch.load\n          - pattern: torch.save\n"
     )
     assert text != rule
-    (rules / RULE.name).write_text(text)
-    monkeypatch.setattr(semgrep, "RULES", rules)
+    (copy / RULE.name).write_text(text)
+    monkeypatch.setattr(rules, "RULES", copy)
     verdict = scan(sample)
     assert verdict.status == "error"
     assert "rules that do not find their own examples: unsafe-torch-load" in verdict.summary
@@ -278,15 +279,15 @@ def test_every_example_of_the_rule_is_found_but_what_is_proved_safe(sample: Samp
 def test_where_the_fast_engine_is_missing_the_default_one_is_taken_and_said(
     sample: Sample, monkeypatch
 ):
-    real, fast = semgrep._scan, semgrep._fast_engine()
+    real, fast = engines.scan, engines.fast()
     asked = []
 
     def scan_fast(parameters: Any, files: Any, engine: Any, context: Any) -> Any:
         asked.append(engine)
         return real(parameters, files, fast, context)
 
-    monkeypatch.setattr(semgrep, "_fast_engine", lambda: None)
-    monkeypatch.setattr(semgrep, "_scan", scan_fast)
+    monkeypatch.setattr(engines, "fast", lambda: None)
+    monkeypatch.setattr(engines, "scan", scan_fast)
     verdict = scan(sample)
     assert asked == [None]
     assert verdict.status == "pass"
@@ -314,7 +315,7 @@ def test_engine_that_answers_badly_is_an_error(
     engine = tmp_path / "engine"
     engine.write_text(f"#!/bin/sh\ncat <<'EOF'\n{output}\nEOF\n")
     engine.chmod(0o755)
-    monkeypatch.setattr(semgrep, "_fast_engine", lambda: engine)
+    monkeypatch.setattr(engines, "fast", lambda: engine)
     verdict = scan(sample)
     assert verdict.status == "error"
     assert message in verdict.summary
@@ -343,14 +344,14 @@ def test_unknown_rule_suggests_the_nearest(sample: Sample):
 
 def test_reproduce_command_finds_the_same(sample: Sample, tmp_path: Path, monkeypatch):
     # In the place of the default engine, which takes seconds to start, the core that it drives.
-    core = semgrep._fast_engine()
+    core = engines.fast()
     engine = tmp_path / "semgrep"
     engine.write_text(
         f"#!{sys.executable}\nimport os, sys\n"
         f"os.execv({str(core)!r}, ['osemgrep', sys.argv[1], '--experimental', *sys.argv[2:]])\n"
     )
     engine.chmod(0o755)
-    monkeypatch.setattr(semgrep, "_default_engine", lambda: engine)
+    monkeypatch.setattr(engines, "default", lambda: engine)
     sample.write("src/a b.py", UNSAFE)
     command = scan(sample, "src/a b.py").evidence.reproduce[-1]
     done = sample.shell(command)
@@ -364,8 +365,8 @@ def test_reproduce_command_names_what_lies_in_the_repository_from_its_root(
     with_ = {"rules": ["unsafe-torch-load"], "paths": ["src"]}
     context = sample.context({"id": "loads", "uses": "semgrep", "with": with_})
     root = context.candidate.repository.root
-    monkeypatch.setattr(semgrep, "_default_engine", lambda: root / ".venv/bin/semgrep")
-    monkeypatch.setattr(semgrep, "RULES", root / "judge/rules")
+    monkeypatch.setattr(engines, "default", lambda: root / ".venv/bin/semgrep")
+    monkeypatch.setattr(rules, "RULES", root / "judge/rules")
     (command,) = semgrep.reproduce(context.criterion.parameters, context)
     assert command.startswith(".venv/bin/semgrep scan --config=judge/rules/")
     assert str(root) not in command
@@ -413,9 +414,9 @@ def test_findings_are_kept_on_a_laptop_and_in_ci_only_where_it_is_asked_for(
     assert places(scan(sample)) == [("src/a.py", 3)]
     assert {path.name.split("-")[0] for path in kept.iterdir()} == {"loads", "semgrep", "syntax"}
     scanned: list[int] = []
-    run = semgrep._scan
+    run = engines.scan
     monkeypatch.setattr(
-        semgrep, "_scan", lambda *given: (scanned.append(len(given[1])), run(*given))[1]
+        engines, "scan", lambda *given: (scanned.append(len(given[1])), run(*given))[1]
     )
     assert places(scan(sample)) == [("src/a.py", 3)]
     sample.write("src/a.py", f"\n{UNSAFE}")

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiergate import checkers
-from tiergate.checkers.semgrep import known_rules
 from tiergate.errors import UserError
 from tiergate.prove import copies, kinds, scans
 from tiergate.prove.counter_examples import (
@@ -28,6 +27,7 @@ from tiergate.prove.counter_examples import (
 from tiergate.prove.declared import ProofEntry
 from tiergate.prove.python_source import FoundTest, Source
 from tiergate.repository import Repository
+from tiergate.scanning.rules import known_rules
 from tiergate.spec import Spec
 from tiergate.verdict import Evidence, Failure, Verdict
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiergate.loads import folding, interpreter, project, relevance, scan
+from tiergate.loads import folding, project, relevance, scan, statements
 from tiergate.loads.notebooks import NotebookError, extract
 from tiergate.loads.values import Constant, constant
 
@@ -137,7 +137,7 @@ def test_file_that_would_take_hours_to_follow_is_unreadable_not_safe(monkeypatch
     lines += [f"{' ' * depth}torch.load(p, weights_only=x0)"]
     source = {"a.py": "\n".join(lines).encode()}
     assert scan.scan(source, ["a.py"], "explicit").seen["a.py"].places
-    monkeypatch.setattr(interpreter, "_STATEMENTS", 2000)
+    monkeypatch.setattr(statements, "_STATEMENTS", 2000)
     result = scan.scan(source, ["a.py"], "explicit")
     assert result.unreadable == ["a.py: ValueError: too involved to follow"]
     assert not result.seen

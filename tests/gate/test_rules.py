@@ -12,19 +12,19 @@ import pytest
 import yaml
 from samples import Sample
 
-from tiergate.checkers import semgrep
+from tiergate.scanning import engines, rules
 from tiergate.spec import SpecError
 
-RULES = sorted(semgrep.known_rules())
+RULES = sorted(rules.known_rules())
 
 
 def definition(rule: str) -> dict:
-    (found,) = yaml.safe_load((semgrep.RULES / f"{rule}.yaml").read_text())["rules"]
+    (found,) = yaml.safe_load((rules.RULES / f"{rule}.yaml").read_text())["rules"]
     return found
 
 
 def annotated(rule: str, word: str) -> set[int]:
-    lines = (semgrep.RULES / f"{rule}.py").read_text().splitlines()
+    lines = (rules.RULES / f"{rule}.py").read_text().splitlines()
     mark = re.compile(rf"#\s*{word}:\s*{rule}\s*$")
     return {number + 1 for number, line in enumerate(lines, start=1) if mark.search(line)}
 
@@ -32,13 +32,13 @@ def annotated(rule: str, word: str) -> set[int]:
 @pytest.fixture(scope="module")
 def matches() -> dict[str, set[int]]:
     """Lines that each rule matches in its own examples, by the engine that the checker drives."""
-    configs = [part for rule in RULES for part in ("--config", f"{semgrep.RULES / rule}.yaml")]
+    configs = [part for rule in RULES for part in ("--config", f"{rules.RULES / rule}.yaml")]
     flags = ["--json", "--metrics=off", "--disable-version-check", "--disable-nosem", "--strict"]
     flags += ["--no-git-ignore", "--x-ignore-semgrepignore-files", "-j", "1"]
-    examples = [str(semgrep.RULES / f"{rule}.py") for rule in RULES]
+    examples = [str(rules.RULES / f"{rule}.py") for rule in RULES]
     done = subprocess.run(
         ["osemgrep", "scan", "--experimental", *configs, *flags, "--", *examples],
-        executable=semgrep._fast_engine(),
+        executable=engines.fast(),
         capture_output=True,
         check=False,
     )
@@ -87,8 +87,8 @@ def test_what_deserializes_is_cwe_502():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_no_file_that_a_rule_matches_lacks_what_it_mentions(rule: str):
-    may_match = semgrep._prefilter(rule)
-    lines = (semgrep.RULES / f"{rule}.py").read_bytes().split(b"\n")
+    may_match = rules.prefilter(rule)
+    lines = (rules.RULES / f"{rule}.py").read_bytes().split(b"\n")
     imports = b"\n".join(line for line in lines if re.match(rb"(?:import|from)\b", line))
     for number in annotated(rule, "ruleid"):
         # A statement may go on below; the imports are the file's.
@@ -132,9 +132,7 @@ def test_item_on_batch_finds_the_root_cause_of_a_failing_batch(sample: Sample):
 def test_semgreps_own_test_command_agrees(tmp_path: Path):
     folder = tmp_path / "rules"
     folder.mkdir()
-    for path in (
-        semgrep.RULES / f"{rule}{suffix}" for rule in RULES for suffix in (".yaml", ".py")
-    ):
+    for path in (rules.RULES / f"{rule}{suffix}" for rule in RULES for suffix in (".yaml", ".py")):
         # That command cannot be told to disregard suppression comments.
         (folder / path.name).write_text(path.read_text().replace("# nosemgrep", "#"))
     done = subprocess.run(
@@ -165,11 +163,11 @@ def test_fix_of_a_rule_leaves_nothing_to_find(rule: str, before: str, after: str
     path = tmp_path / "a.py"
     imports = "import numpy as np\nimport yaml\n"
     path.write_text(f"{imports}{before}\n")
-    config = f"{semgrep.RULES}/unsafe-deserialization-{rule}.yaml"
+    config = f"{rules.RULES}/unsafe-deserialization-{rule}.yaml"
     flags = ["--metrics=off", "--disable-version-check", "--no-git-ignore", "--autofix"]
     subprocess.run(
         ["osemgrep", "scan", "--experimental", "--config", config, *flags, "--", path],
-        executable=semgrep._fast_engine(),
+        executable=engines.fast(),
         capture_output=True,
         check=True,
     )
@@ -178,5 +176,5 @@ def test_fix_of_a_rule_leaves_nothing_to_find(rule: str, before: str, after: str
 
 @pytest.mark.parametrize("rule", RULES)
 def test_page_has_every_rule_with_its_help(rule: str):
-    text = (semgrep.RULES.parents[2] / "docs" / "detection.md").read_text()
+    text = (rules.RULES.parents[2] / "docs" / "detection.md").read_text()
     assert f"| `{rule}` | {definition(rule)['message'].strip()} |" in text

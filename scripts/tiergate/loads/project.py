@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from tiergate.loads import relevance
 from tiergate.loads.calls import Policy
-from tiergate.loads.expressions import Finding
+from tiergate.loads.findings import Finding
 from tiergate.loads.interpreter import Interpreter, Result
 from tiergate.loads.values import NOTHING, Symbol, Values, symbol
 

@@ -7,8 +7,9 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tiergate.checkers.semgrep import RULES, With, chosen_rules
+from tiergate.checkers.semgrep import With
 from tiergate.prove.counter_examples import CounterExample, Tree
+from tiergate.scanning.rules import RULES, chosen_rules
 
 ALIASES = {
     "unsafe-torch-load": "from torch import load as read\n\nread('counter-example.pt')\n",

@@ -1,0 +1,152 @@
+"""What a call may give, and what is to be said of it."""
+
+from __future__ import annotations
+
+import ast
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+from tiergate.loads import folding
+from tiergate.loads.arguments import Given
+from tiergate.loads.calls import Policy
+from tiergate.loads.containers import merged, only, only_table
+from tiergate.loads.library import FOLLOWING_FIRST, Library
+from tiergate.loads.scopes import Scope
+from tiergate.loads.values import (
+    NOTHING,
+    UNKNOWN,
+    Constant,
+    Display,
+    Function,
+    Getter,
+    Loader,
+    Local,
+    Partial,
+    Symbol,
+    Table,
+    Unknown,
+    Value,
+    Values,
+    constant,
+    constants,
+    is_torch,
+)
+
+
+class Calling(Library):
+    """Evaluates calls.
+
+    Args:
+        module: the outermost scope.
+        lookup: what a dotted name of the repository's own modules is, or None.
+        policy: whether an omitted ``weights_only`` can be safe.
+    """
+
+    def __init__(
+        self, module: Scope, lookup: Callable[[str], Values | None], policy: Policy
+    ) -> None:
+        super().__init__(module, lookup, policy)
+        self._returns: dict[int, Values] = {}
+        self._asked_returns: set[int] = set()
+        self._given_torch: set[str] = set()
+        """Names of functions that are called with torch itself."""
+
+    # Provided by who follows statements.
+
+    @abstractmethod
+    def _store_attribute(self, name: str, values: Values) -> None: ...
+
+    def _of_call(self, node: ast.Call) -> Values:
+        functions = self._evaluate(node.func, held=True)
+        dotted = {value.dotted for value in functions if isinstance(value, Symbol)}
+        first_held = bool(dotted & FOLLOWING_FIRST) or any(
+            isinstance(value, Getter) for value in functions
+        )
+        outer, self._relied = self._relied, set()
+        arguments = [
+            self._evaluate(a, held=first_held and index == 0) for index, a in enumerate(node.args)
+        ]
+        keywords = [(k.arg, self._evaluate(k.value)) for k in node.keywords]
+        for name, values in keywords:
+            if name is not None and any(is_torch(value) for value in values):
+                self._store_attribute(name, values)
+        relied, self._relied = self._relied, outer | self._relied
+        given = Given(node, arguments, keywords)
+        self._pass_modules(node.func, (*arguments, *(values for _, values in keywords)))
+        found = NOTHING
+        for value in functions:
+            if isinstance(value, (Loader, Partial)):
+                self._judge(value, node, given.arguments(), relied)
+                found |= UNKNOWN
+            elif isinstance(value, Symbol):
+                found |= self._call_symbol(value.dotted, given, relied)
+            elif isinstance(value, Function):
+                self._asked_returns.add(value.number)
+                found |= self._returns.get(value.number, UNKNOWN)
+            elif isinstance(value, Getter) and arguments:
+                found |= self._call_getter(value, given, relied)
+            elif isinstance(value, Local):
+                found |= frozenset({Local()})
+            else:
+                found |= UNKNOWN
+        if isinstance(node.func, ast.Attribute) and functions == UNKNOWN:
+            found = self._call_method(node.func, given) or found
+        return self._placed(found or UNKNOWN, node)
+
+    def _pass_modules(self, function: ast.expr, given: Sequence[Values]) -> None:
+        """Remember that functions of this name are given torch itself."""
+        if any(is_torch(value) for values in given for value in values):
+            name = getattr(function, "attr", getattr(function, "id", ""))
+            self._changed |= name not in self._given_torch
+            self._given_torch.add(name)
+
+    def _call_method(self, function: ast.Attribute, given: Given) -> Values | None:
+        base = self._evaluate(function.value, held=True)
+        if function.attr in {"setdefault", "update", "pop"} and isinstance(
+            function.value, ast.Name
+        ):
+            self._change_table(function.value.id, function.attr, base, given)
+            return None
+        arguments: list[object] = []
+        for values in given.values:
+            (value,) = values if len(values) == 1 else (None,)
+            if isinstance(value, Display):
+                items = [only(item) for item in value.items]
+                arguments.append(items)
+            elif isinstance(value, Constant):
+                arguments.append(value.value)
+            else:
+                return None
+        if function.attr == "get" and arguments and isinstance(arguments[0], str):
+            table = only_table(base)
+            if table is not None and arguments[0] in dict(table.items):
+                return dict(table.items)[arguments[0]]
+            return None
+        if function.attr == "split" and constants(base, str):
+            text, separator = str(only(base)), arguments[0] if arguments else None
+            if separator is None or (isinstance(separator, str) and separator):
+                parts = text.split(separator)
+                return frozenset({Display(tuple(constant(part) for part in parts))})
+        return folding.method(function.attr, base, arguments)
+
+    def _change_table(self, name: str, method: str, base: Values, given: Given) -> None:
+        tables = [value for value in base if isinstance(value, Table)]
+        if not tables:
+            return
+        changed: set[Value] = {value for value in base if not isinstance(value, Table)}
+        for table in tables:
+            key = only(given.first)
+            new: Value = Unknown()
+            if method == "update":
+                more = given.table(given.values)
+                new = next((merged(table, m) for m in more if isinstance(m, Table)), Unknown())
+            elif isinstance(key, str) and method == "pop":
+                new = table.without(key)
+            elif isinstance(key, str) and len(given.values) == 2:
+                held = dict(table.items).get(key)
+                value = given.values[1]
+                if held is None:
+                    held = value if table.complete else value | UNKNOWN
+                new = table.updated(key, held)
+            changed.add(new)
+        self._bind(name, frozenset(changed))

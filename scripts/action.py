@@ -1,6 +1,6 @@
 """What ``action.yml`` runs: makes the judge's environment and judges the caller's repository.
 
-Its inputs come as INPUT_ variables. Standard library only, for an interpreter of 3.11 or newer.
+Its inputs come as INPUT_ variables. Standard library only, for an interpreter of 3.10 or newer.
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import tomllib
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = Path(os.environ.get("TIERGATE_VENVS") or ROOT / ".venvs").absolute()
@@ -158,7 +157,7 @@ def _requirements(environment: Environment) -> list[str]:
         extras = f"[{','.join(environment.extras)}]" if environment.extras else ""
         return ["-e", f"{environment.pyproject.parent}{extras}"]
     try:
-        project = tomllib.loads(environment.pyproject.read_text(encoding="utf-8"))["project"]
+        project = _toml(environment.pyproject.read_text(encoding="utf-8"))["project"]
         optional = project["optional-dependencies"]
         extra = [needed for extra in environment.extras for needed in optional[extra]]
         return [*project["dependencies"], *extra]
@@ -166,6 +165,19 @@ def _requirements(environment: Environment) -> list[str]:
         raise SetUpError(f"{environment.pyproject}: no {error} in its [project]") from None
     except ValueError as error:
         raise SetUpError(f"{environment.pyproject}: not TOML: {error}") from None
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415
+    else:  # pip has brought the parser along with which it reads the same files
+        try:
+            from pip._vendor import tomli as tomllib  # noqa: PLC0415
+        except ImportError:
+            raise SetUpError(
+                f"{sys.executable} has no pip; on Debian: apt install python3-pip"
+            ) from None
+    return tomllib.loads(text)
 
 
 def _works(python: Path) -> bool:

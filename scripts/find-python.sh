@@ -3,7 +3,7 @@
 python=
 find_python() {
     for name in "$@"; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             python=$name
             break
         fi
@@ -12,12 +12,12 @@ find_python() {
 if [ -n "${TIERGATE_PYTHON:-}" ]; then
     find_python "$TIERGATE_PYTHON"
 else
-    find_python python3 python3.13 python3.12 python3.11
+    find_python python3 python3.13 python3.12 python3.11 python3.10
 fi
 if [ -z "$python" ]; then
     found=$("${TIERGATE_PYTHON:-python3}" --version 2>&1 || true)
-    echo "tiergate: Python 3.11 or newer is needed; found: ${found:-none}." >&2
+    echo "tiergate: Python 3.10 or newer is needed; found: ${found:-none}." >&2
     echo "tiergate: install one (on Debian: apt install python3 python3-venv) or name it:" >&2
-    echo "tiergate:     TIERGATE_PYTHON=/path/to/python3.11 $0" >&2
+    echo "tiergate:     TIERGATE_PYTHON=/path/to/python3.10 $0" >&2
     exit 3
 fi

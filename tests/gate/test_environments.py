@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import importlib.util
 import json
 import os
@@ -277,7 +278,7 @@ def find_python(path: str, **environment: str) -> subprocess.CompletedProcess[st
 def make_python(folder: Path, name: str, version: tuple[int, int]) -> Path:
     """Make a command that is a Python of that version, as far as it is asked."""
     folder.mkdir(parents=True, exist_ok=True)
-    old = int(version < (3, 11))
+    old = int(version < (3, 10))
     shown = ".".join(map(str, version))
     path = folder / name
     path.write_text(
@@ -304,15 +305,15 @@ def test_python_that_is_too_old_is_told_with_what_to_do(tmp_path: Path):
     make_python(tmp_path, "python3", (3, 9))
     done = find_python(str(tmp_path))
     assert (done.returncode, done.stdout) == (3, "")
-    assert "Python 3.11 or newer is needed; found: Python 3.9.1." in done.stderr
+    assert "Python 3.10 or newer is needed; found: Python 3.9.1." in done.stderr
     assert "apt install python3" in done.stderr
-    assert "TIERGATE_PYTHON=/path/to/python3.11" in done.stderr
+    assert "TIERGATE_PYTHON=/path/to/python3.10" in done.stderr
 
 
 def test_no_python_at_all_is_told(tmp_path: Path):
     done = find_python(str(tmp_path))
     assert done.returncode == 3
-    assert "Python 3.11 or newer is needed" in done.stderr
+    assert "Python 3.10 or newer is needed" in done.stderr
 
 
 def test_named_python_is_the_only_candidate(tmp_path: Path):
@@ -333,3 +334,16 @@ def test_stamp_is_no_pass_when_it_is_damaged(environments: ModuleType, stub: Pat
     stamp.write_text('"half a')
     assert environments.main(["candidate"]) == 0
     assert calls(stub) == ["venv", "-m pip", "-m pip"]
+
+
+def test_requirements_are_read_with_pips_parser_where_python_has_none(
+    environments: ModuleType, monkeypatch
+):
+    assert importlib.import_module("pip._vendor.tomli")  # as pip on Python 3.10 has it
+    expected = environments._requirements(environments.ENVIRONMENTS["candidate"])
+    monkeypatch.setattr(environments.sys, "version_info", (3, 10, 0))
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    assert environments._requirements(environments.ENVIRONMENTS["candidate"]) == expected
+    monkeypatch.setitem(sys.modules, "pip._vendor", None)
+    with pytest.raises(environments.SetUpError, match="has no pip; on Debian: apt install"):
+        environments._requirements(environments.ENVIRONMENTS["candidate"])

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from github.act import ROOT, SPEC, TOOLS, WORKFLOW, Origin, Run
+from github.act import ROOT, SPEC, STAND_INS, TOOLS, WORKFLOW, Origin, Run
 
 import environments
 from tiergate import cli
+
+# What is done to an artifact while it is kept; in shell.
+LOSE = '[ "$NAME" != %s ] || rm -r "$artifact"'
+DOUBLE = '[ "$NAME" != %s ] || cp -r "$artifact" "$artifact-again"'
 
 BROKEN = "def question() -> int:\n    return 42\n"
 
@@ -63,28 +69,27 @@ def test_zizmor_finds_nothing_as_an_auditor() -> None:
     )
 
 
+WORKFLOWS = sorted(WORKFLOW.parent.glob("*.yml"))
+ACTIONS = [ROOT / "action.yml", *sorted(STAND_INS.glob("*/action.yml"))]
+
+
 @pytest.mark.parametrize(
-    ("schema", "file"),
+    ("schema", "files"),
     [
-        ("vendor.github-workflows", ".github/workflows/gate.yml"),
-        ("custom.github-workflows-require-timeout", ".github/workflows/gate.yml"),
-        ("vendor.github-workflows", ".github/workflows/ci.yml"),
-        ("custom.github-workflows-require-timeout", ".github/workflows/ci.yml"),
-        ("vendor.github-actions", "action.yml"),
-        ("vendor.dependabot", ".github/dependabot.yml"),
-        *(
-            ("vendor.github-actions", str(path.relative_to(ROOT)))
-            for path in sorted((ROOT / "tests/gate/github").glob("*/action.yml"))
-        ),
+        ("vendor.github-workflows", WORKFLOWS),
+        ("custom.github-workflows-require-timeout", WORKFLOWS),
+        ("vendor.github-actions", ACTIONS),
+        ("vendor.dependabot", [ROOT / ".github/dependabot.yml"]),
     ],
 )
-def test_file_satisfies_the_schema(schema: str, file: str) -> None:
-    check("check-jsonschema", "--builtin-schema", schema, file)
+def test_files_satisfy_the_schema(schema: str, files: list[Path]) -> None:
+    assert files
+    check("check-jsonschema", "--builtin-schema", schema, *files)
 
 
-@pytest.mark.parametrize("name", ["gate.yml", "ci.yml"])
-def test_act_accepts_every_key_of_the_workflow(name: str) -> None:
-    check("act", "--validate", "--strict", "--workflows", WORKFLOW.parent / name)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_act_accepts_every_key_of_the_workflow(path: Path) -> None:
+    check("act", "--validate", "--strict", "--workflows", path)
 
 
 def test_every_action_is_pinned_by_commit_with_its_version() -> None:
@@ -257,16 +262,122 @@ def ended(run: Run) -> dict[str, str]:
     return {job: run.jobs[job] for job in ("plan", "judge", "gate")}
 
 
-def test_a_good_pull_request_is_green(origin: Origin) -> None:
+@dataclass(frozen=True)
+class Green:
+    """A good pull request, judged."""
+
+    origin: Origin
+    base: str
+    run: Run
+
+
+@pytest.fixture(scope="module")
+def green(tmp_path_factory: pytest.TempPathFactory) -> Green:
+    origin = Origin(tmp_path_factory.mktemp("green"))
     base = origin.commit()
     origin.write("src/sample.py", "def answer() -> int:\n    return 6 * 7\n")
-    run = pull_request(origin, base)
+    return Green(origin, base, pull_request(origin, base))
+
+
+def test_a_good_pull_request_is_green(green: Green) -> None:
+    run = green.run
     assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
-    assert run.outputs["judge"] == base
-    assert run.outputs["candidate"] == origin.git("rev-parse", "HEAD").strip() != base
+    assert run.outputs["judge"] == green.base
+    assert run.outputs["candidate"] == green.origin.git("rev-parse", "HEAD").strip() != green.base
     assert run.summaries["gate"].startswith("## SAMPLE GATE PASSED — proceed to the release\n")
     assert run.jobs["prove"] == "success"
     assert run.summaries.keys() == {"judge (cpu)", "prove", "gate"}
+
+
+# act can be interrupted as a whole only. What GitHub says of a leg that was cancelled, timed out or
+# skipped goes through the workflow's own command line.
+
+
+@dataclass
+class Decision:
+    """The step ``Decide`` of the good pull request, once more; ``reports`` may be changed first."""
+
+    command: str
+    environment: dict[str, str]
+    reports: Path
+    capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, **results: str) -> tuple[int, str]:
+        """Return the exit code and what is said, where jobs ended so: JUDGE, PROVE."""
+        words = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", f"printf '%s\\0' {self.command}"],
+            env={**self.environment, **results},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split("\0")[1:-1]
+        for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+            self.monkeypatch.delenv(name, raising=False)
+        self.monkeypatch.setenv("GITHUB_RUN_ID", "1")  # as act numbers its runs
+        code = cli.run(words)
+        return code, self.capsys.readouterr().out
+
+
+@pytest.fixture
+def decision(
+    green: Green,
+    workflow: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Decision:
+    (step,) = (s for s in workflow["jobs"]["gate"]["steps"] if s["name"] == "Decide")
+    shutil.copytree(green.origin.folder / "artifacts", tmp_path / "reports")
+    (tmp_path / "candidate").symlink_to(green.origin.files)
+    monkeypatch.chdir(tmp_path)
+    values = dict.fromkeys(step["env"], "")
+    values |= {"JUDGE": "success", "PROVE": "success", "BASE": green.base}
+    values |= {"ALLOW_WEAKENING": "", "RUNNER_TEMP": str(tmp_path)}
+    return Decision(step["run"], values, tmp_path / "reports", capsys, monkeypatch)
+
+
+def test_the_decision_over_what_the_legs_left_is_green(decision: Decision) -> None:
+    code, said = decision()
+    assert code == 0
+    assert "SAMPLE GATE PASSED" in said
+
+
+@pytest.mark.parametrize("job", ["JUDGE", "PROVE"])
+@pytest.mark.parametrize("result", ["cancelled", "skipped", "failure", ""])
+def test_a_job_that_github_cancelled_or_skipped_is_red_although_its_report_passes(
+    decision: Decision, job: str, result: str
+) -> None:
+    code, said = decision(**{job: result})
+    assert code == 3
+    assert f"the {job.lower()} job ended with {result or 'no result'!r}: this is not a pass" in said
+    assert "PASSED" not in said
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("commit", "0123456789abcdef", "of another state of the repository (commit 0123456789ab"),
+        ("id", "7", "report of the cpu leg: of run 7, this is run 1"),
+    ],
+)
+def test_a_stale_report_is_red(decision: Decision, field: str, value: str, sentence: str) -> None:
+    path = decision.reports / "report-cpu" / "report.json"
+    text, count = re.subn(
+        rf'"{field}": ?"[0-9a-f]+"', f'"{field}":"{value}"', path.read_text(), count=1
+    )
+    assert count == 1
+    path.write_text(text)
+    code, said = decision()
+    assert code == 3
+    assert sentence in said
+
+
+def test_a_doubled_report_is_red(decision: Decision) -> None:
+    shutil.copytree(decision.reports / "report-cpu", decision.reports / "report-cpu-again")
+    code, said = decision()
+    assert code == 3
+    assert "exports@cpu: 2 verdicts, where there must be exactly one" in said
 
 
 def test_a_criterion_that_cannot_fail_is_red(origin: Origin) -> None:
@@ -313,26 +424,44 @@ def test_a_pull_request_that_rewrites_its_judge_is_judged_by_the_base(origin: Or
 def test_a_report_that_was_lost_is_red_although_its_leg_passed(origin: Origin) -> None:
     base = origin.commit()
     origin.write("src/other.py", "")
-    run = pull_request(origin, base, environment={"ACT_LOST_ARTIFACT": "report-cpu"})
+    run = pull_request(origin, base, environment={"ACT_TAMPER": LOSE % "report-cpu"})
     assert ended(run) == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
     assert "the cpu leg has no report" in run.summaries["gate"]
 
 
 @pytest.mark.parametrize(
-    ("edit", "sentence"),
+    ("edits", "sentences"),
     [
-        ("$d", "not a readable report"),
-        ('s/"commit": *"[0-9a-f]*"/"commit": "0123456789abcdef"/', "of another state"),
+        (["$d"], ["not a readable report"]),
+        (
+            ['s/"commit": *"[0-9a-f]*"/"commit": "0123456789abcdef"/', 's/"id": *"1"/"id": "7"/'],
+            ["of another state", "of run 7, this is run 1"],
+        ),
     ],
+    ids=["corrupt", "stale"],
 )
-def test_a_report_that_is_corrupt_or_of_another_commit_is_red(
-    origin: Origin, edit: str, sentence: str
+def test_a_report_that_is_corrupt_or_of_another_run_is_red(
+    origin: Origin, edits: list[str], sentences: list[str]
 ) -> None:
     base = origin.commit()
     origin.write("src/other.py", "")
-    run = pull_request(origin, base, environment={"ACT_CORRUPT": edit})
+    tamper = "\n".join(f"sed -i '{edit}' \"$artifact/report.json\"" for edit in edits)
+    run = pull_request(origin, base, environment={"ACT_TAMPER": tamper})
     assert ended(run) == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
-    assert sentence in run.summaries["gate"]
+    assert [said for said in sentences if said not in run.summaries["gate"]] == []
+
+
+def test_a_candidate_that_kills_its_judge_is_red(origin: Origin) -> None:
+    tests = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 1}}\n"
+    origin.write("gate.yaml", SPEC + tests)
+    origin.write("tests/test_it.py", TEST)
+    base = origin.commit()
+    origin.write("tests/test_it.py", KILLER)
+    run = pull_request(origin, base)
+    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
+    assert run.steps["judge (cpu)", "Keep the report"] == "success"
+    assert "the judge job ended with 'failure'" in run.summaries["gate"]
+    assert "tests@\u200bcpu: no verdict: the cpu leg has no report" in run.summaries["gate"]
 
 
 SIX = """\
@@ -357,6 +486,22 @@ criteria:
 TEST = "from sample import answer\n\ndef test_it():\n    assert answer() == 42\n"
 
 
+KILLER = """\
+import os
+import signal
+
+def test_it():
+    process = os.getpid()
+    while process > 1:
+        with open(f"/proc/{process}/cmdline", "rb") as stream:
+            words = stream.read().split(b"\\0")
+        if b"tiergate" in words and b"run" in words:
+            os.kill(process, signal.SIGKILL)
+        with open(f"/proc/{process}/stat") as stream:
+            process = int(stream.read().rpartition(")")[2].split()[1])
+"""
+
+
 def test_each_of_six_criteria_can_turn_the_gate_red(origin: Origin) -> None:
     origin.write("gate.yaml", SIX)
     origin.write("tests/test_count.py", TEST + TEST.partition("\n")[2].replace("it", "again"))
@@ -373,12 +518,18 @@ def test_each_of_six_criteria_can_turn_the_gate_red(origin: Origin) -> None:
     assert {status for _, status in rows} <= {"fail", "error"}
 
 
-def test_a_push_to_the_default_branch_records_what_it_has(origin: Origin) -> None:
+def test_a_push_to_the_default_branch_records_what_it_has_over_shards(origin: Origin) -> None:
+    write_two_files(origin, SPEC + TWO_FILES)
     commit = origin.commit()
-    run = origin.trigger("push", {"ref": "refs/heads/main", "before": "0" * 40})
+    run = origin.trigger(
+        "push",
+        {"ref": "refs/heads/main", "before": "0" * 40},
+        variables={"TIERGATE_SHARDS": "2"},
+    )
     assert run.jobs["gate"] == "success", run.log
-    report = json.loads((origin.folder / "artifacts/report-cpu/report.json").read_text())
-    assert report["source"]["commit"] == commit
+    reports = sorted((origin.folder / "artifacts").glob("report-*/report.json"))
+    assert [path.parent.name for path in reports] == ["report-cpu-1-of-2", "report-cpu-2-of-2"]
+    assert {json.loads(p.read_text())["source"]["commit"] for p in reports} == {commit}
 
 
 def test_another_repository_reuses_the_workflow_with_this_judge(
@@ -401,39 +552,55 @@ def test_another_repository_reuses_the_workflow_with_this_judge(
     assert "sample.answer" in run.summaries["gate"]
 
 
-def sharded(origin: Origin, devices: str, **options: Any) -> Run:
-    """Judge a good pull request, one of whose criteria has two files, over two runners."""
-    tests = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 2}}\n"
-    waived = waiver() if "cuda" in devices else ""
-    origin.write("gate.yaml", on_devices(devices) + tests + waived)
+TWO_FILES = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 2}}\n"
+
+
+def write_two_files(origin: Origin, spec: str) -> None:
+    """Write a criterion of two files, which two shards share."""
+    origin.write("gate.yaml", spec)
     for name in ("one", "two"):
         origin.write(f"tests/test_{name}.py", TEST)
-    base = origin.commit()
-    origin.write("src/other.py", "")
-    return pull_request(origin, base, variables={"TIERGATE_SHARDS": "2"}, **options)
+
+
+def legs(run: Run) -> list[str]:
+    """Return the legs of the matrix."""
+    return [leg.get("leg", leg["device"]) for leg in json.loads(run.outputs["matrix"])["include"]]
 
 
 def test_two_shards_are_put_together_beside_a_leg_without_a_runner(origin: Origin) -> None:
-    run = sharded(origin, "[cpu, cuda]")
+    write_two_files(origin, on_devices("[cpu, cuda]") + TWO_FILES + waiver())
+    base = origin.commit()
+    origin.write("src/other.py", "")
+    run = pull_request(origin, base, variables={"TIERGATE_SHARDS": "2"})
     assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
-    first, second, cuda = json.loads(run.outputs["matrix"])["include"]
-    assert (first["leg"], second["leg"]) == ("cpu-1-of-2", "cpu-2-of-2")
-    assert cuda.keys() == {"device", "problem"}
+    assert legs(run) == ["cpu-1-of-2", "cpu-2-of-2", "cuda"]
+    assert json.loads(run.outputs["matrix"])["include"][2].keys() == {"device", "problem"}
     kept = {path.name for path in (origin.folder / "artifacts").glob("report-*")}
     assert kept == {"report-cpu-1-of-2", "report-cpu-2-of-2", "report-cuda"}
     assert "2 passed" in run.summaries["gate"]
 
 
-def test_a_lost_shard_is_red_and_named_although_its_leg_passed(origin: Origin) -> None:
-    run = sharded(origin, "[cpu]", environment={"ACT_LOST_ARTIFACT": "report-cpu-2-of-2"})
+def test_a_dispatch_spreads_the_chosen_device_and_a_doubled_and_a_lost_shard_are_named(
+    origin: Origin,
+) -> None:
+    write_two_files(origin, on_devices("[cpu, cuda]") + TWO_FILES)
+    origin.commit()
+    tamper = "\n".join([DOUBLE % "report-cpu-1-of-2", LOSE % "report-cpu-2-of-2"])
+    inputs = {"devices": "cpu", "shards": "2"}
+    run = origin.trigger(
+        "workflow_dispatch", {"inputs": inputs}, environment={"ACT_TAMPER": tamper}
+    )
+    assert legs(run) == ["cpu-1-of-2", "cpu-2-of-2"], run.log
     assert ended(run) == {"plan": "success", "judge": "success", "gate": "failure"}, run.log
-    assert "cpu leg 2/2: no report" in run.summaries["gate"]
+    said = run.summaries["gate"]
+    assert "cpu leg 1/2: 2 reports, where there must be exactly one" in said
+    assert "cpu leg 2/2: no report" in said
 
 
 def test_a_leg_that_did_not_end_well_is_red_although_its_report_passes(origin: Origin) -> None:
     base = origin.commit()
     origin.write("src/other.py", "")
-    run = pull_request(origin, base, environment={"ACT_UPLOAD_STATUS": "1"})
+    run = pull_request(origin, base, environment={"ACT_TAMPER": "exit 1"})
     assert run.steps["judge (cpu)", "Judge"] == "success", run.log
     assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
     assert run.summaries["gate"].startswith("## SAMPLE GATE NOT EVALUATED")
@@ -501,14 +668,21 @@ def test_a_plan_that_fails_is_red_although_the_legs_are_skipped(origin: Origin) 
     assert "the plan job ended with 'failure'" in run.summaries["gate"]
 
 
-def test_an_entry_of_the_merge_queue_is_judged_by_its_base(origin: Origin) -> None:
+def test_an_entry_of_the_merge_queue_is_judged_by_its_base_over_shards(origin: Origin) -> None:
+    write_two_files(origin, SPEC + TWO_FILES)
     base = origin.commit()
     origin.write("src/sample.py", BROKEN)
-    origin.write("gate.yaml", SPEC.replace("answer", "question"))
+    origin.write("gate.yaml", (SPEC + TWO_FILES).replace("answer", "question"))
     head = origin.commit()
-    run = origin.trigger("merge_group", {"merge_group": {"base_sha": base, "head_sha": head}})
+    run = origin.trigger(
+        "merge_group",
+        {"merge_group": {"base_sha": base, "head_sha": head}},
+        variables={"TIERGATE_SHARDS": "2"},
+    )
     assert run.outputs["judge"] == base, run.log
+    assert legs(run) == ["cpu-1-of-2", "cpu-2-of-2"]
     assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}
+    assert "sample.answer" in run.summaries["gate"]
 
 
 def test_a_dispatch_judges_the_ref_that_it_names(origin: Origin) -> None:

@@ -68,7 +68,7 @@ class Origin:
         self.write("pyproject.toml", "")
         self.write("constraints.txt", "")
         self.write("src/sample.py", "def answer() -> int:\n    return 42\n")
-        self.git("init", "-q", "-b", "main")
+        self._init()
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the work tree."""
@@ -83,8 +83,14 @@ class Origin:
         shutil.copytree(self.files, other.files, ignore=shutil.ignore_patterns(".git", "scripts"))
         shutil.rmtree(other.files / ".github")
         other.write(".github/workflows/gate.yml", workflow)
-        other.git("init", "-q", "-b", "main")
+        other._init()
         return other
+
+    def _init(self) -> None:
+        self.git("init", "-q", "-b", "main", "--template=")
+        # Eight checkouts of a run fetch from here: to compress for each costs more than all else.
+        self.git("config", "core.compression", "0")
+        self.git("config", "pack.window", "0")
 
     def commit(self) -> str:
         """Commit the work tree; return the commit."""

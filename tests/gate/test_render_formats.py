@@ -23,7 +23,7 @@ from builders import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft4Validator
+from jsonschema import Draft202012Validator
 
 from tiergate.commands.report import FORMATS
 from tiergate.decide import decide
@@ -32,7 +32,7 @@ from tiergate.render.formats import Rendering
 from tiergate.verdict import Case, Evidence, Failure, Finding
 
 DATA = ROOT / "tests" / "gate" / "data"
-SARIF = Draft4Validator(json.loads((DATA / "sarif-2.1.0.json").read_text()))
+SARIF = Draft202012Validator(json.loads((DATA / "sarif-2.1.0.json").read_text()))
 TEXTS = st.text(st.characters(codec=None), max_size=60)  # lone surrogates as well
 
 

@@ -153,6 +153,7 @@ def failed_decision() -> Decision:
     evidence = Evidence(
         expected={"passed": "3"},
         observed={"passed": 2, "failed": 1},
+        mismatches=["failed", "passed"],
         failures=[failure],
         reproduce=["tiergate run --only A --device cpu", "python -m pytest tests/a.py"],
     )

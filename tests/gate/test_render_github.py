@@ -53,7 +53,12 @@ See it on your machine:
     tiergate run --only A --device cpu
     python -m pytest tests/a.py
 
-Mend it: task 1, owner ml, hint look at a, files src/a.py
+Mend it:
+
+- task: 1
+- owner: ml
+- hint: look at a
+- files: src/a.py
 
 <details><summary>Every cell, with what was observed</summary>
 

@@ -50,7 +50,7 @@ def test_a_cell_shows_its_tests_and_the_one_that_runs():
         table.progress("C0@cpu", f"tests/t.py::test_{test}")
     line = text()[0]
     assert line.startswith("→ runs")
-    assert "3/11 tests/t.py::test_c" in line
+    assert "3/11 test_c  tests/t.py" in line
     table.finished(judged("C0", status="fail", summary="2 passed, 1 failed"))
     assert text()[0].startswith("✗ fail")
     assert text()[0].rstrip().endswith("2 passed, 1 failed")

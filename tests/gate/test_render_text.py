@@ -1,5 +1,8 @@
 """What a person reads in a terminal."""
 
+import re
+import shlex
+
 import pytest
 from builders import (
     FORBIDDEN,
@@ -18,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiergate.decide import decide
+from tiergate.render import fold
 from tiergate.render.text import Text, one_line, printable, remedy_rows
 from tiergate.verdict import Evidence, Failure, Finding
 
@@ -31,9 +35,8 @@ B          cpu     blocked      0.0  needs A@cpu, which did not pass
 A          cuda    missing           no verdict
 C          cuda    missing           no verdict
 
-── A@cpu: fail ────────────────────
-  2 passed, 1 failed; passed: expected 3, observed 2
-  expected  passed: 3
+── A@cpu: fail ─────────────────────────────────────────────────────────────────
+  expected  passed: 3, failed: 0
   observed  passed: 2, failed: 1
   failed: tests/a.py::test_x  tests/a.py:7
       assert 1 == 2
@@ -61,6 +64,36 @@ TIER 0 GATE PASSED — proceed to TIER 1"""
 
 def test_a_failed_decision_reads_from_the_table_to_the_sentence():
     assert PLAIN.decision(failed_decision()) == FAILED
+
+
+def test_what_holds_and_an_observation_in_words_are_said():
+    of = parse(TWO_LEGS.replace(b"id: A", b"id: A\n    name: a is right"))
+    verdict = judged("A", status="fail", summary="the script says so")
+    shown = PLAIN.decision(decide(of, [report(of, verdicts=[verdict])], source=SOURCE))
+    assert "\n  holds if  a is right\n  the script says so\n" in shown
+
+
+def test_long_lines_are_folded_below_where_they_begin():
+    evidence = Evidence(
+        failures=[Failure("t", "failed", "m")],
+        notes=["a note of many words " * 8],
+        reproduce=["X=1 python -m pytest " + "--option 'two words' " * 8 + "end"],
+    )
+    verdict = judged("A", status="error", summary="why it ended " * 9, evidence=evidence)
+    shown = Text(colour=False, width=80, folded=True).decision(decision_of([verdict]))
+    assert max(map(len, shown.split("\n"))) == 80
+    assert re.search(r"\n  note      a note of [^\n]*\n            \w", shown)
+    assert " 'two words' \\\n              --option " in shown
+    whole = PLAIN.decision(decision_of([verdict]))
+    assert f"\n  run       {evidence.reproduce[0]}\n" in whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(min_codepoint=32), max_size=12), max_size=12))
+def test_a_folded_command_stays_the_same_command(words):
+    line = shlex.join(words)
+    folded = "\n".join(fold.command("", line, 40))
+    assert shlex.split(folded.replace("\\\n", "")) == words
 
 
 def test_a_passed_decision_says_what_it_leaves_out():

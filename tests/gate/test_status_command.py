@@ -117,7 +117,7 @@ def test_what_was_known_before_stays_until_it_fails():
 def test_the_table_is_read_back_as_it_was_written():
     table = render.between_markers("", render.markdown(found()), "x")
     assert {s.cell: s.commit for s in render.recorded(table)} == dict.fromkeys(
-        ("A@cpu", "B@cpu", "A@cuda", "C@cuda"), "c" * 40
+        ("A@cpu", "B@cpu", "A@cuda", "C@cuda"), "c" * 12
     )
 
 
@@ -141,7 +141,7 @@ def test_a_run_is_tracked_in_a_file_across_commits(sample: Sample, capsys, tmp_p
     words = ["status", "--repo", str(sample.root), "--write", str(sample.root / "README.md")]
     sample.write("README.md", f"# Shop\n\n{render.BEGIN}\n{render.END}\n\nThe end.\n")
     sample.commit()
-    first = sample.git("rev-parse", "HEAD").strip()
+    first = sample.git("rev-parse", "--short=12", "HEAD").strip()
     arguments = ["run", "--repo", str(sample.root), "--python", str(sample.python)]
     assert run(arguments) == 0
     assert run(words) == 0

@@ -108,7 +108,7 @@ def command(
         shards=shards.read(plan_path) if plan_path is not None else None,
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    text = Text(colour=colour)
+    text = Text(colour=colour, folded=sys.stdout.isatty())
     body = text.selection(decision, len(decision.cells)) if only else text.decision(decision)
     show(body, decision, output_format)
     return decision.exit_code

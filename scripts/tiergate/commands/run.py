@@ -129,6 +129,7 @@ def command(
     from tiergate.processes import Cancellation
     from tiergate.render.text import Text
     from tiergate.repository import Repository
+    from tiergate.reproduce import shown_path
 
     if platform.system() == "Windows":
         raise NotEvaluatedError(
@@ -159,7 +160,12 @@ def command(
     threads = max(1, usable_cpus() // jobs)
 
     terminal = output_format == "text" and _colour()
-    text = Text(colour=terminal, links=repository.root if terminal else None, verbose=verbose)
+    text = Text(
+        colour=terminal,
+        links=repository.root if terminal else None,
+        verbose=verbose,
+        folded=sys.stdout.isatty(),
+    )
     silent = quiet or output_format == "json"
     with (
         cancelled_by_signals(Cancellation()) as cancellation,
@@ -185,12 +191,7 @@ def command(
             expected=keeper.expected,
         )
         if not silent:
-            origin = f" of {commit[:12]}" if gate.base else ""
-            part = f", shard {shard_name}" if shards else ""
-            click.echo(
-                f"{gate.path}{origin}: {len(task.cells)} cells on {device}{part}, {jobs} at a "
-                f"time, with {interpreter}"
-            )
+            _announce(task, shard_name)
         names = [cell.name for cell in (*task.cells, *task.head_cells)]
         with _listener(text, names, silent=silent, live=terminal) as listener:
             report = leg.judge(task, listener, keeper.keep)
@@ -205,7 +206,8 @@ def command(
         show(text.brief(decision), decision, output_format)
         return decision.exit_code
     body = text.selection(decision, len(task.cells)) if chosen else text.decision(decision)
-    show(f"\n{body}\n{written}  ({report.seconds:.1f} s)", decision, output_format)
+    end = f"{shown_path(written, Path.cwd())}  ({report.seconds:.1f} s)"
+    show(f"\n{body}\n{end}", decision, output_format)
     return decision.exit_code
 
 
@@ -222,6 +224,19 @@ def _criteria(
     if absent := sorted(chosen - judged_here):
         raise UserError(f"{', '.join(absent)}: not judged on {device!r} by {deciding.path}")
     return chosen, judged_here
+
+
+def _announce(task: Leg, shard_name: str | None) -> None:
+    """Say what is judged, by what and with what."""
+    from tiergate.reproduce import shown_path
+
+    gate = task.candidate.spec
+    origin = f" of {task.commit[:12]}" if gate.base else ""
+    part = f", shard {shard_name}" if shard_name else ""
+    click.echo(
+        f"{gate.path}{origin}: {len(task.cells)} cells on {task.device}{part}, {task.jobs} at a "
+        f"time, with {shown_path(task.candidate.python, Path.cwd())}"
+    )
 
 
 def _shard(

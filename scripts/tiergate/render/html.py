@@ -15,7 +15,13 @@ from markupsafe import Markup
 
 from tiergate.decide import CellDecision
 from tiergate.render.formats import UNDECIDED, Rendering
-from tiergate.render.text import printable, remedy_rows, touched_lines
+from tiergate.render.text import (
+    expected_rows,
+    printable,
+    remedy_rows,
+    says_it_all,
+    touched_lines,
+)
 from tiergate.render.trend import trends
 from tiergate.verdict import Failure, Finding, Report, Verdict
 
@@ -42,6 +48,7 @@ def render(rendering: Rendering) -> str:
         title=rendering.title,
         sentences=[tier.sentence for tier in decision.tiers] or [UNDECIDED],
         conclusion=decision.conclusion,
+        overview=_overview(rendering, len(tests)),
         legs=[_leg(report) for report in rendering.reports],
         partial=", ".join(decision.partial[:50]),
         remarks=remarks,
@@ -97,6 +104,14 @@ def _json(tests: list[tuple[str, str, float, str]]) -> Markup:
     return Markup(text)  # noqa: S704 - escaped above
 
 
+def _overview(rendering: Rendering, tests: int) -> str:
+    """Return how many cells there are of each verdict, and how many tests."""
+    statuses = [c.verdict.status if c.verdict else "missing" for c in rendering.cells]
+    counts = ", ".join(f"{statuses.count(s)} {s}" for s in dict.fromkeys(statuses))
+    cells = f"{len(statuses)} cell{'s' * (len(statuses) != 1)}"
+    return f"{cells}: {counts}" + (f" · {tests} test{'s' * (tests != 1)}" if tests else "")
+
+
 def _leg(report: Report) -> str:
     source = report.source
     state = source.commit[:12] or "no commit"
@@ -148,9 +163,8 @@ def _failure(cell: CellDecision, verdict: Verdict) -> dict[str, Any]:
         "name": verdict.cell,
         "status": verdict.status,
         "holds": cell.cell.criterion.name,
-        "summary": verdict.summary,
-        "expected": ", ".join(f"{name}: {value}" for name, value in evidence.expected.items()),
-        "observed": ", ".join(f"{name}: {n}" for name, n in evidence.observed.items()) or "nothing",
+        "summary": "" if says_it_all(verdict) else verdict.summary,
+        "counts": expected_rows(evidence),
         "running": evidence.running,
         "places": [_place(place) for place in places[:_PLACES]],
         "more": max(0, len(places) - _PLACES),

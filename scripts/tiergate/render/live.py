@@ -112,9 +112,10 @@ class LiveTable:
             kept = sorted(rows, key=_rank)[:room]
             shown = [row for row in rows if row in kept]
         table = Table.grid(padding=(0, 1), expand=True)
-        table.add_column(no_wrap=True)
+        # As wide as the widest word, so that nothing moves when a verdict comes.
+        table.add_column(no_wrap=True, min_width=9)
         table.add_column(no_wrap=True, max_width=28, overflow="ellipsis")
-        table.add_column(justify="right", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True, min_width=7)
         table.add_column(width=12)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for row in shown:
@@ -147,7 +148,19 @@ def _drawn(row: _Row) -> tuple[ConsoleRenderable, ...]:
     bar: ConsoleRenderable = Styled("")
     counted = ""
     if row.tests:
-        bar = ProgressBar(total=row.tests, completed=min(row.seen, row.tests), width=12)
+        bar = ProgressBar(
+            total=row.tests,
+            completed=min(row.seen, row.tests),
+            width=12,
+            complete_style="cyan",
+            finished_style="cyan",
+        )
         counted = f"{min(row.seen + 1, row.tests)}/{row.tests} "
     elapsed = Styled(f"{time.monotonic() - row.began:.1f} s")
-    return Styled("→ runs", "cyan"), name, elapsed, bar, Styled(counted + row.what)
+    return Styled("→ runs", "cyan"), name, elapsed, bar, Styled(counted + _nearest(row.what))
+
+
+def _nearest(test: str) -> str:
+    """Return a test's own name before that of its file: what there is no room for is the file."""
+    path, colons, name = test.partition("::")
+    return f"{name}  {path}" if colons else test

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tiergate.decide import CellDecision, Decision
+from tiergate.render import fold
 from tiergate.render.formats import UNDECIDED, Rendering
 from tiergate.render.text import one_line, printable, remedy_rows, touched_lines
 from tiergate.verdict import Case, Failure, Finding, Verdict
@@ -25,6 +26,8 @@ _PLACES = 20
 _SLOWEST = 10
 _SLOW_SECONDS = 0.05
 _CODE_LINES = 12
+_COLUMNS = 100
+"""Of a command: beyond, a page would have to be scrolled sideways."""
 
 
 def render(rendering: Rendering) -> str:
@@ -111,6 +114,8 @@ def _failure(verdict: Verdict) -> str:
     places: list[Failure | Finding] = [*evidence.failures, *evidence.findings]
     for place in places[:_PLACES]:
         lines += _place(place)
+    if evidence.findings:
+        lines.append(f"- why: {inline(evidence.findings[0].message)}")
     if len(places) > _PLACES:
         lines.append(f"- and {len(places) - _PLACES} more")
     if evidence.running:
@@ -122,10 +127,11 @@ def _failure(verdict: Verdict) -> str:
     if touched:
         lines += ["", "Changed:", "", *(f"- {inline(line)}" for line in touched)]
     lines += ["", "See it on your machine:", ""]
-    lines += [f"    {one_line(command)[:2000]}" for command in evidence.reproduce]
+    for command in evidence.reproduce:
+        lines += fold.command("    ", one_line(command)[:2000], _COLUMNS)
     rows = remedy_rows(verdict.remedy)
     if rows:
-        lines += ["", "Mend it: " + ", ".join(f"{name} {inline(value)}" for name, value in rows)]
+        lines += ["", "Mend it:", "", *(f"- {name}: {inline(value)}" for name, value in rows)]
     return "\n".join(lines)
 
 

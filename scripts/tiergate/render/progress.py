@@ -35,11 +35,11 @@ def text(progress: Progress) -> str:
     if progress.tasks:
         lines += ["", "open tasks, in the order in which they can be done"]
     for task in progress.tasks:
-        who = f", {one_line(task.owner)}" if task.owner else ""
+        # A task without a name of its own has that of its criterion.
+        about = [c for c in task.criteria if [c] != [task.task]] + [task.owner] * bool(task.owner)
+        what = f" ({one_line(', '.join(about))})" if about else ""
         hint = f": {one_line(task.hint)}" if task.hint else ""
-        lines.append(
-            f"  {task.wave}. {one_line(task.task)} ({', '.join(task.criteria)}{who}){hint}"
-        )
+        lines.append(f"  {task.wave}. {one_line(task.task)}{what}{hint}")
     lines += [f"note: {one_line(note)}" for note in progress.notes]
     return "\n".join(lines)
 
@@ -75,7 +75,7 @@ def markdown(progress: Progress) -> str:
         columns = [
             f"`{cell.criterion}@{cell.device}`",
             f"{_MARKS[cell.state]} {cell.state}",
-            f"`{cell.since}`" if cell.since else _unknown(cell),
+            f"`{cell.since[:12]}`" if cell.since else _unknown(cell),
             f"`{cell.defined_since[:12]}`" if cell.defined_since else "unknown",
             cell.waived_until,
             inline(cell.owner),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiergate.decide import CellDecision, Decision
 from tiergate.fields import Remedy
-from tiergate.verdict import Evidence, Failure, Part, Verdict
+from tiergate.render import fold
+from tiergate.verdict import Evidence, Failure, Finding, Part, Verdict
 
 if TYPE_CHECKING:
     from tiergate.render.formats import Rendering
@@ -54,6 +54,8 @@ class Text:
         width: columns; by default the terminal's.
         links: the repository's root, where places in files shall be links that a click opens.
         verbose: whether to show every failure, with its traceback.
+        folded: whether long lines are folded between words, as a person at a terminal wants it;
+            programs that read lines want them whole.
     """
 
     def __init__(
@@ -63,11 +65,14 @@ class Text:
         width: int | None = None,
         links: Path | None = None,
         verbose: bool = False,
+        folded: bool = False,
     ) -> None:
         self._colour = colour
+        self._folded = folded
         self._links = links
         self._verbose = verbose
         self._width = max(60, width or shutil.get_terminal_size((100, 24)).columns)
+        self._rule = min(self._width, 100)
 
     def status(self, status: str) -> str:
         """Return a status with its mark."""
@@ -100,9 +105,16 @@ class Text:
         if decision.head:
             parts.append("the head's own criteria, where they differ from the base's:")
             parts.append(self._table(decision.head))
-        verdicts = [d.verdict for d in (*decision.cells, *decision.head) if d.verdict is not None]
-        parts += [self._failure(v) for v in verdicts if v.status in {"fail", "error"}]
-        remarks = [f"{'!' if r.severe else '~'} {one_line(r.text)}" for r in decision.remarks]
+        parts += [
+            self._failure(cell, cell.verdict)
+            for cell in (*decision.cells, *decision.head)
+            if cell.verdict is not None and cell.verdict.status in {"fail", "error"}
+        ]
+        remarks = [
+            line
+            for remark in decision.remarks
+            for line in self._words("! " if remark.severe else "~ ", one_line(remark.text))
+        ]
         if remarks:
             parts.append("\n".join(remarks))
         return parts
@@ -159,52 +171,62 @@ class Text:
                 )
             )
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        room = max(20, self._width - sum(widths) - 10)
-        lines = []
-        for number, row in enumerate(rows):
-            head = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2])]
-            if number and row[2] in _COLOURS:
-                head[2] = self._paint(head[2], _COLOURS[row[2]])
-            last = row[4] if len(row[4]) <= room else row[4][: room - 1] + "…"
-            lines.append("  ".join([*head, row[3].rjust(widths[3]), last]).rstrip())
-            if number == 0:
-                lines.append("─" * min(self._width, 100))
-        return "\n".join(lines)
+        room = max(20, self._width - sum(widths) - 8)
+        lines: list[tuple[int, str]] = []
+        for row in rows:
+            columns = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2])]
+            columns += [row[3].rjust(widths[3]), _cut(row[4], room)]
+            length = len("  ".join(columns).rstrip())
+            if lines and row[2] in _COLOURS:
+                columns[2] = self._paint(columns[2], _COLOURS[row[2]])
+            lines.append((length, "  ".join(columns).rstrip()))
+        rule = "─" * max(self._rule, *(length for length, _ in lines))
+        return "\n".join([lines[0][1], rule, *(line for _, line in lines[1:])])
 
-    def _failure(self, verdict: Verdict) -> str:
+    def _failure(self, cell: CellDecision, verdict: Verdict) -> str:
         evidence = verdict.evidence
-        title = one_line(f"── {verdict.cell}: {verdict.status} ")
         # What candidate code wrote stands behind two spaces, so that no line of it can be taken
         # for the decision.
-        lines = [f"  {line}" for line in verdict.summary.split("\n")]
-        if evidence.expected:
-            expected = ", ".join(f"{name}: {value}" for name, value in evidence.expected.items())
-            observed = ", ".join(f"{name}: {n}" for name, n in evidence.observed.items())
-            lines.append(f"  expected  {expected}")
-            lines.append(f"  observed  {observed or 'nothing'}")
+        lines = []
+        if cell.cell.criterion.name != cell.cell.criterion.id:
+            lines += self._row("holds if", cell.cell.criterion.name)
+        rows = expected_rows(evidence)
+        if not says_it_all(verdict):
+            for line in verdict.summary.split("\n"):
+                lines += self._words("  ", one_line(line))
         if evidence.running:
-            lines.append(f"  running   {evidence.running}")
+            rows.append(("running", evidence.running))
+        lines += [line for name, value in rows for line in self._row(name, value)]
         lines += self._failures(evidence.failures)
-        for finding in evidence.findings[: self._most(_FINDINGS_SHOWN)]:
-            place = f"{finding.path}:{finding.line}:{finding.column}"
-            lines.append(f"  {place}: {finding.rule}")
-            lines.append(f"      {finding.code}")
-        if evidence.findings:
-            message = printable(evidence.findings[0].message)
-            lines += [f"  {line}" for line in textwrap.wrap(message, self._width - 2)]
-        if (more := len(evidence.findings) - self._most(_FINDINGS_SHOWN)) > 0:
-            lines.append(f"  … and {more} more findings")
-        lines += [f"  note      {note}" for note in evidence.notes[:10]]
+        lines += self._findings(evidence.findings)
+        for note in evidence.notes[:10]:
+            lines += self._row("note", note)
         if evidence.output and not evidence.failures and not evidence.findings:
             tail = printable(evidence.output).strip().splitlines()[-_DETAIL_LINES:]
             lines += ["  output:", *(f"    {line[:300]}" for line in tail)]
-        lines += [f"  changed   {line}" for line in touched_lines(evidence, self._most(_TOUCHED))]
-        lines += [f"  run       {command}" for command in evidence.reproduce]
-        lines += [f"  {name:<9} {value}" for name, value in remedy_rows(verdict.remedy)]
+        for line in touched_lines(evidence, self._most(_TOUCHED)):
+            lines += self._row("changed", line)
+        for command in evidence.reproduce:
+            begin, line = "  run       ", one_line(command)
+            lines += fold.command(begin, line, self._width) if self._folded else [begin + line]
+        for name, value in remedy_rows(verdict.remedy):
+            lines += self._row(name, value)
         shown = [one_line(line) for line in lines]
         if self._links is not None:
             shown = self._linked(shown, evidence)
-        return "\n".join([self._paint(title, "1") + "─" * 20, *shown])
+        return "\n".join([self._title(verdict), *shown])
+
+    def _title(self, verdict: Verdict) -> str:
+        title = one_line(f"── {verdict.cell}: {verdict.status} ")
+        rest = "─" * max(3, self._rule - len(title))
+        return self._paint(title, "1;31") + self._paint(rest, "31")
+
+    def _row(self, name: str, value: str) -> list[str]:
+        """Return a name and what it stands for."""
+        return self._words(f"  {name:<9} ", one_line(value))
+
+    def _words(self, begin: str, text: str) -> list[str]:
+        return fold.words(begin, text, self._width) if self._folded else [begin + text]
 
     def _most(self, number: int) -> int:
         return 100_000 if self._verbose else number
@@ -222,6 +244,17 @@ class Text:
                 continue
             link = f"\033]8;;{address}\033\\{name}\033]8;;\033\\"
             lines = [text.replace(name, link, 1) if "\033" not in text else text for text in lines]
+        return lines
+
+    def _findings(self, findings: list[Finding]) -> list[str]:
+        lines = []
+        for finding in findings[: self._most(_FINDINGS_SHOWN)]:
+            lines.append(f"  {finding.path}:{finding.line}:{finding.column}: {finding.rule}")
+            lines.append(f"      {finding.code}")
+        if findings:
+            lines += self._row("why", findings[0].message)
+        if (more := len(findings) - self._most(_FINDINGS_SHOWN)) > 0:
+            lines.append(f"  … and {more} more findings")
         return lines
 
     def _failures(self, failures: list[Failure]) -> list[str]:
@@ -249,6 +282,35 @@ class Text:
 
     def _paint(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
+
+
+def expected_rows(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return what was expected and observed; where they differ, with the zero that was meant."""
+    if not evidence.expected:
+        return []
+    expected = dict(evidence.expected)
+    expected |= {name: "0" for name in evidence.mismatches if name not in expected}
+    observed = {name: evidence.observed.get(name, 0) for name in expected}
+    observed = {name: n for name, n in observed.items() if n or name in evidence.mismatches}
+    observed |= evidence.observed
+    return [
+        ("expected", ", ".join(f"{name}: {value}" for name, value in expected.items())),
+        ("observed", ", ".join(f"{name}: {n}" for name, n in observed.items()) or "nothing"),
+    ]
+
+
+def says_it_all(verdict: Verdict) -> bool:
+    """Tell whether the rows of what was expected and observed leave nothing of the summary out."""
+    evidence = verdict.evidence
+    return verdict.status == "fail" and bool(evidence.expected) and bool(evidence.mismatches)
+
+
+def _cut(text: str, room: int) -> str:
+    """Return text that fits, cut between its parts where the first fits."""
+    if len(text) <= room:
+        return text
+    part = max(text.rfind("; ", 0, room - 1), text.rfind(", ", 0, room - 1))
+    return f"{text[: part + 2]}…" if part > 0 else f"{text[: room - 1]}…"
 
 
 def remedy_rows(remedy: Remedy) -> list[tuple[str, str]]:

@@ -18,6 +18,11 @@
     return made;
   }
 
+  // An id may break where its parts meet, not in the middle of a word.
+  function foldable(id) {
+    return id.split(/(?<=[/_]|::)/).flatMap((part) => [part, document.createElement("wbr")]);
+  }
+
   function extend() {
     const rows = document.createDocumentFragment();
     for (const [id, result, seconds, where] of found.slice(shown, shown + PAGE)) {
@@ -25,7 +30,7 @@
       cell(row, "").appendChild(Object.assign(document.createElement("span"), {
         className: "status s-" + (known.has(result) ? result : "other"), textContent: result,
       }));
-      cell(row, id);
+      cell(row, "").append(...foldable(id));
       cell(row, where, "wide");
       cell(row, seconds.toFixed(2), "number");
       rows.appendChild(row);

@@ -1,31 +1,44 @@
 """Makes the pictures in docs/images from real runs: `python docs/pictures.py --python PYTHON`.
 
-A small repository is judged as it is, and with three mistakes in it. Needs chromium, and the
-judge's development environment.
+A small repository is judged as it is, and with two mistakes in it. Needs chromium, and the judge's
+development environment. Beside the pictures lies what was judged, and a digest of what is shown of
+it: a test says when the pictures are older than what the tool shows now.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
+import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
 import tiergate
+from tiergate import spec, verdict
+from tiergate.decide import decide
+from tiergate.render import html
+from tiergate.render.formats import Rendering
+from tiergate.render.text import Text as Shown
 
 IMAGES = Path(__file__).parent / "images"
+RUNS = "runs.json"
 TIERGATE = [sys.executable, "-m", "tiergate"]
+COLUMNS = 90
 
 FILES = {
     ".gitignore": ".venv\n.tiergate\n__pycache__\n",
@@ -137,7 +150,30 @@ def main() -> None:
         pages = {"passing": _judge(repository, "passing")}
         _commit(repository, BROKEN, "Round every price")
         pages["failing"] = _judge(repository, "failing")
+        pages["running"] = {"terminal": _watch(repository)}
         _photograph(pages, options.to)
+        runs = {name: _run(shown["run"]) for name, shown in pages.items() if "run" in shown}
+    made = {"runs": runs, "shown": {name: digests(run) for name, run in runs.items()}}
+    (options.to / RUNS).write_text(f"{json.dumps(made, indent=1)}\n", encoding="utf-8")
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """Return a report without what it says of this machine that no picture shows."""
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    run["environment"] = {name: run["environment"][name] for name in ("python", "torch")}
+    return run
+
+
+def digests(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return a digest of what a terminal and the page show of a report, as the tool is now."""
+    report = msgspec.convert(run, verdict.Report)
+    gate = spec.parse(FILES["gate.yaml"].encode(), Path("gate.yaml"))
+    decided = decide(gate, [report], devices=["cpu"], source=report.source)
+    shown = {
+        "terminal": Shown(colour=True, width=COLUMNS, folded=True).decision(decided),
+        "report": html.render(Rendering(decided, (report,))),
+    }
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in shown.items()}
 
 
 def _commit(repository: Path, files: dict[str, str], message: str) -> None:
@@ -151,19 +187,45 @@ def _commit(repository: Path, files: dict[str, str], message: str) -> None:
 
 
 def _judge(repository: Path, name: str) -> dict[str, Path]:
-    """Judge at a terminal of 90 columns; return the pages that show it."""
-    screen = _at_a_terminal(repository, [*TIERGATE, "run"])
-    console = Console(record=True, width=90, file=io.StringIO(), force_terminal=True)
-    console.print(Text("$ tiergate run"), Text.from_ansi(screen), sep="\n")
-    pages = {kind: repository.parent / f"{kind}-{name}" for kind in ("terminal", "report")}
-    pages["terminal"] = pages["terminal"].with_suffix(".svg")
-    console.save_svg(str(pages["terminal"]), title="tiergate run")
-    pages["report"] = pages["report"].with_suffix(".html")
-    words = [*TIERGATE, "report", "--to", "html", "-o", str(pages["report"])]
+    """Judge at a terminal; return what shows it: a drawing, a page and the report."""
+    # A dumb terminal is not drawn on while the cells are judged: what stays is what is shown.
+    screen = _at_a_terminal(repository, TERM="dumb")
+    shown = {"terminal": _drawn(screen, repository.parent / f"terminal-{name}.svg")}
+    shown["report"] = repository.parent / f"report-{name}.html"
+    words = [*TIERGATE, "report", "--to", "html", "-o", str(shown["report"])]
     subprocess.run(words, cwd=repository, check=True)
-    page = pages["report"].read_text(encoding="utf-8")
-    pages["report"].write_text(_placeless(page, repository), encoding="utf-8")
-    return pages
+    shown["run"] = repository.parent / f"run-{name}.json"
+    shutil.copy(repository / ".tiergate" / verdict.REPORT_NAME, shown["run"])
+    for path in (shown["report"], shown["run"]):
+        path.write_text(_placeless(path.read_text(encoding="utf-8"), repository), encoding="utf-8")
+    return shown
+
+
+def _watch(repository: Path) -> Path:
+    """Return a drawing of the terminal while the cells are judged."""
+    screen = _at_a_terminal(repository, TERM="xterm-256color", TIERGATE_CACHE="0")
+    frame = frame_with(screen, "3/4 ")
+    return _drawn(screen.partition("\n")[0] + "\n" + frame, repository.parent / "running.svg")
+
+
+def frame_with(screen: str, words: str) -> str:
+    """Return the first state of a live table that shows ``words``.
+
+    Raises:
+        ValueError: none does.
+    """
+    # How rich goes back to the first line of what it drew before.
+    for frame in re.split(r"\r?(?:\x1b\[(?:2K|1A|\?25[lh]))+", screen):
+        if words in frame:
+            return frame
+    raise ValueError(f"the live table never showed {words!r}")
+
+
+def _drawn(screen: str, to: Path) -> Path:
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text("$ tiergate run"), Text.from_ansi(screen), sep="\n")
+    console.save_svg(str(to), title="tiergate run")
+    return to
 
 
 def _placeless(text: str, repository: Path) -> str:
@@ -178,21 +240,23 @@ def _placeless(text: str, repository: Path) -> str:
     return text
 
 
-def _at_a_terminal(repository: Path, command: list[str]) -> str:
+def _at_a_terminal(repository: Path, **variables: str) -> str:
+    """Return what ``tiergate run`` writes to a terminal."""
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(repository)
-        # A dumb terminal is not drawn on while the cells are judged: what stays is what is shown.
-        environment = {**os.environ, "COLUMNS": "90", "TERM": "dumb"}
+        environment = {**os.environ, "COLUMNS": str(COLUMNS), "LINES": "24", **variables}
         environment.pop("NO_COLOR", None)
-        os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
+        os.execve(TIERGATE[0], [*TIERGATE, "run"], environment)  # noqa: S606 - no shell is wanted
     seen = b""
     with suppress(OSError):  # how a terminal says that its process has ended
         while data := os.read(terminal, 65536):
             seen += data
     os.close(terminal)
     os.waitpid(process, 0)
-    return _placeless(seen.decode().replace("\r\n", "\n"), repository)
+    # The places of links are no part of what is seen.
+    text = re.sub(r"\x1b\]8;;.*?\x1b\\", "", seen.decode().replace("\r\n", "\n"))
+    return _placeless(text, repository)
 
 
 def _photograph(pages: dict[str, dict[str, Path]], to: Path) -> None:
@@ -200,24 +264,21 @@ def _photograph(pages: dict[str, dict[str, Path]], to: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, shown in pages.items():
-            _shoot(browser, shown["terminal"], to / f"terminal-{name}.png", "light", (760, 0))
-        for label, (scheme, size) in LOOKS.items():
-            page = pages["failing"]["report"]
-            _shoot(browser, page, to / f"report-failing-{label}.png", scheme, size)
+            _shoot_drawing(browser, shown["terminal"], to / f"terminal-{name}.png")
+        for label, (scheme, (width, height)) in LOOKS.items():
+            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            tab.goto(pages["failing"]["report"].as_uri())
+            tab.screenshot(path=to / f"report-failing-{label}.png")
+            tab.close()
         browser.close()
 
 
-def _shoot(browser: Any, page: Path, to: Path, scheme: str, size: tuple[int, int]) -> None:
-    """Photograph a page; of no height, as an image in its whole length."""
-    width, height = size
-    tab = browser.new_page(viewport={"width": width, "height": height or 400}, color_scheme=scheme)
-    if height:
-        tab.goto(page.as_uri())
-    else:
-        tab.goto("about:blank")
-        drawing = page.read_text(encoding="utf-8")
-        tab.set_content(f"<style>body{{margin:0}}svg{{width:100%;height:auto}}</style>{drawing}")
-    tab.screenshot(path=to, full_page=not height)
+def _shoot_drawing(browser: Any, drawing: Path, to: Path) -> None:
+    """Photograph an image in its whole length, and nothing beside it."""
+    tab = browser.new_page(viewport={"width": 760, "height": 400})
+    image = drawing.read_text(encoding="utf-8")
+    tab.set_content(f"<style>body{{margin:0}}svg{{width:100%;height:auto}}</style>{image}")
+    tab.locator("svg").first.screenshot(path=to)
     tab.close()
 
 

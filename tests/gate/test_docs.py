@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shutil
 import subprocess
@@ -78,6 +80,40 @@ def test_the_examples_of_the_checkers_are_from_real_runs(light_python, monkeypat
     assert make_checkers.PAGE.read_text(encoding="utf-8") == make_checkers.page(light_python), (
         "docs/checkers.md is out of date: python docs/make_checkers.py --python PATH"
     )
+
+
+def test_the_pictures_show_what_the_tool_shows_now(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import pictures
+
+    made = json.loads((pictures.IMAGES / pictures.RUNS).read_text(encoding="utf-8"))
+    assert {name: pictures.digests(run) for name, run in made["runs"].items()} == made["shown"], (
+        "docs/images is out of date: python docs/pictures.py --python PATH"
+    )
+
+
+def test_the_picture_of_a_live_table_is_one_state_of_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import pictures
+    from rich.console import Console
+
+    from tiergate.render.live import LiveTable
+
+    drawn = io.StringIO()
+    console = Console(file=drawn, width=90, height=24, force_terminal=True, color_system=None)
+    with LiveTable(["a@cpu", "b@cpu"], console) as table:
+        table.started("a@cpu")
+        table.expected("a@cpu", 4)
+        for test in ("one", "two", "three"):
+            table.progress("a@cpu", f"t.py::{test}")
+    lines = pictures.frame_with(drawn.getvalue(), "3/4 ").split("\n")
+    assert [line.split()[:3] for line in lines if line.strip()] == [
+        ["→", "runs", "a@cpu"],
+        ["·", "waits", "b@cpu"],
+        ["0", "of", "2"],
+    ]
+    with pytest.raises(ValueError, match="never showed '9/4 '"):
+        pictures.frame_with(drawn.getvalue(), "9/4 ")
 
 
 def test_the_checker_that_the_guide_shows_works(sample: Sample, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import subprocess
 import unicodedata
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tiergate.errors import NotEvaluatedError
 from tiergate.verdict import Source
@@ -21,12 +22,20 @@ _GIT_SETTINGS = [
         "core.hooksPath=/dev/null",
         "core.fsmonitor=false",
         "core.untrackedCache=false",
+        "core.checkStat=default",
+        "core.trustctime=true",
         "diff.ignoreSubmodules=none",
         "status.showUntrackedFiles=normal",
     )
     for word in ("-c", setting)
 ]
 _SKIPPED_WITHOUT_GIT = frozenset({".git", ".hg", ".tiergate", "__pycache__", "node_modules"})
+
+
+class _Listed(NamedTuple):
+    names: set[str]
+    unchanged: dict[str, tuple[str, str]]
+    """Mode and blob id of the tracked files that git knows to be as they were staged."""
 
 
 class Repository:
@@ -45,13 +54,7 @@ class Repository:
     @cached_property
     def is_git(self) -> bool:
         """Whether ``root`` lies in a git work tree."""
-        try:
-            answer = git(self.root, "rev-parse", "--is-inside-work-tree")
-        except NotEvaluatedError:
-            if any((folder / ".git").exists() for folder in (self.root, *self.root.parents)):
-                raise  # a checkout that git refuses must not be judged as a mere folder
-            return False
-        return answer.strip() == b"true"
+        return self._listed is not None
 
     @cached_property
     def files(self) -> list[str]:
@@ -60,13 +63,40 @@ class Repository:
         Paths are relative with ``/``. Tracked files that are gone from the folder are not listed.
         Without git, every file below the folder.
         """
-        if not self.is_git:
-            return sorted(self._walk())
-        listed = git(
-            self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "."
-        )
-        names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
-        return sorted(name for name in names if os.path.lexists(self.root / name))
+        return sorted(self._walk() if self._listed is None else self._listed.names)
+
+    @cached_property
+    def _listed(self) -> _Listed | None:
+        """What git has in its index and in the work tree; None outside of a work tree."""
+        try:
+            told = git(
+                self.root,
+                "ls-files",
+                *("-v", "--stage", "--cached", "--modified", "--others", "--exclude-standard"),
+                *("-z", "--", "."),
+            )
+        except NotEvaluatedError:
+            if any((folder / ".git").exists() for folder in (self.root, *self.root.parents)):
+                raise  # a checkout that git refuses must not be judged as a mere folder
+            return None
+        names: set[str] = set()
+        changed: set[str] = set()
+        blobs: dict[str, tuple[str, str]] = {}
+        for line in told.split(b"\0")[:-1]:
+            if line.startswith(b"? "):  # untracked
+                names.add(os.fsdecode(line[2:]))
+                continue
+            about, _, path = line.partition(b"\t")
+            name = os.fsdecode(path)
+            names.add(name)
+            tag, mode, blob, _ = about.decode().split(" ")
+            if tag == "H":  # git looks at it: it is not told to assume that it is unchanged
+                blobs[name] = (mode, blob)
+            elif tag == "C":  # a second line: changed, or gone
+                changed.add(name)
+        unchanged = {name: about for name, about in blobs.items() if name not in changed}
+        there = {n for n in names if n in unchanged or os.path.lexists(self.root / n)}
+        return _Listed(there, unchanged)
 
     def files_under(self, paths: list[str]) -> list[str]:
         """The files of the repository that are, or lie below, one of ``paths``."""
@@ -98,40 +128,26 @@ class Repository:
 
     def source(self) -> Source:
         """Return the commit and the digest of what is in the folder now."""
-        if not self.is_git:
+        if self._listed is None:
             return Source()
-        try:
-            commit = git(self.root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
-        except NotEvaluatedError:
-            commit = ""  # a repository without a first commit
-        dirty = bool(
-            git(self.root, "status", "--porcelain", "--ignore-submodules=none", "-z", "--", ".")
+        known = self._listed.unchanged
+        commit, dirty = "", False  # a repository without a first commit has none
+        told = git(
+            self.root,
+            "status",
+            *("--porcelain=v2", "--branch", "--no-ahead-behind", "--no-renames"),
+            *("--ignore-submodules=none", "-z", "--", "."),
         )
-        return Source(commit=commit, tree=self._digest(), dirty=dirty)
-
-    def _digest(self) -> str:
-        known = self._unchanged_blobs()
+        for line in told.split(b"\0")[:-1]:
+            if line.startswith(b"# branch.oid "):
+                named = line.rpartition(b" ")[2].decode()
+                commit = "" if named == "(initial)" else named
+            dirty |= not line.startswith(b"# ")
         digest = hashlib.sha256()
         for name in self.files:
-            path = self.root / name
-            mode, blob = known.get(name) or _describe(path)
+            mode, blob = known.get(name) or _describe(self.root / name)
             digest.update(b"%s %s %s\0" % (mode.encode(), blob.encode(), os.fsencode(name)))
-        return digest.hexdigest()
-
-    def _unchanged_blobs(self) -> dict[str, tuple[str, str]]:
-        """Mode and blob id of the tracked files that git knows to be as they were staged."""
-        staged = git(self.root, "ls-files", "--stage", "-v", "-z", "--", ".")
-        blobs = {}
-        for line in staged.split(b"\0"):
-            if line:
-                about, name = line.split(b"\t", 1)
-                tag, mode, blob, _ = about.decode().split(" ")
-                if tag == "H":  # git looks at it: it is not told to assume that it is unchanged
-                    blobs[os.fsdecode(name)] = (mode, blob)
-        modified = git(self.root, "ls-files", "--modified", "-z", "--", ".")
-        for name in modified.split(b"\0"):
-            blobs.pop(os.fsdecode(name), None)
-        return blobs
+        return Source(commit=commit, tree=digest.hexdigest(), dirty=dirty)
 
     def _walk(self) -> list[str]:
         found: list[str] = []

@@ -93,6 +93,21 @@ def test_change_that_git_was_told_not_to_look_for_is_seen(sample: Sample, option
     assert source(sample).tree != before.tree
 
 
+def test_file_of_equal_size_and_time_in_its_place_is_seen_whatever_git_is_set_to(sample: Sample):
+    sample.git("config", "core.checkStat", "minimal")
+    file = sample.root / "src/shop/prices.py"
+    os.utime(file, (1, 1))
+    sample.git("update-index", "--refresh")
+    before = source(sample)
+    other = sample.root / ".git/other"
+    other.write_text(file.read_text().replace("sum", "max"))
+    os.utime(other, (1, 1))
+    other.replace(file)
+    after = source(sample)
+    assert after.tree != before.tree
+    assert after.dirty
+
+
 def test_ignored_files_do_not_belong_but_tracked_ones_do(sample: Sample):
     sample.write("kept.log", "x")
     sample.commit()
@@ -181,7 +196,7 @@ def test_repository_without_a_commit_has_a_tree(sample: Sample):
 def test_checkout_that_git_refuses_is_not_taken_for_a_mere_folder(sample: Sample):
     # As for a checkout that belongs to another user, which is common in containers.
     sample.write(".git/config", "this is no configuration\n")
-    with pytest.raises(NotEvaluatedError, match=r"git rev-parse failed in .*bad config"):
+    with pytest.raises(NotEvaluatedError, match=r"git ls-files failed in .*bad config"):
         source(sample)
 
 

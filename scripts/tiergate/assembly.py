@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date
 
 import msgspec
@@ -23,13 +22,12 @@ from tiergate.verdict import PASSING, Evidence, Part, Report, Verdict
 from tiergate.waivers import Waiver
 
 
-@dataclass
-class Assembled:
+class Assembled(msgspec.Struct):
     """What came of the shards."""
 
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[Verdict] = []
     """On the shared cells whose parts are all there."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = []
 
 
 def assemble(
@@ -225,7 +223,7 @@ def _verdict(
         tests = parts[assignment.shard].base
         if tests is None or tests.commit != base:
             error = "expects no less than the base branch has: name the base with --base REF"
-            observation = replace(observation, error=error)
+            observation = msgspec.structs.replace(observation, error=error)
         else:
             observation = against(tests, observation, criterion)
     return judge.verdict(

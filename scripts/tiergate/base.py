@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+import msgspec
 
 from tiergate import spec
 from tiergate.errors import UserError
@@ -40,8 +41,7 @@ _RELEVANT_PACKAGES = frozenset({".dist-info", ".egg-info"})
 _RELEVANT_SUFFIXES = frozenset({".pth"})
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """A checkout of the base in a folder of its own."""
 
     commit: str
@@ -110,8 +110,7 @@ def is_relevant(name: str) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Specs:
+class Specs(msgspec.Struct, frozen=True):
     """The spec of the base, or the head's where the base has none; and the head's if it differs."""
 
     base: Spec
@@ -142,7 +141,7 @@ def specs(head: Repository, commit: str, path: Path) -> Specs:
     if data is None:
         return Specs(spec.load(path), None, "head")
     parsed = spec.parse(data, Path(f"{relative}@{commit[:12]}"))
-    of_base = replace(parsed, path=path, base=commit)
+    of_base = msgspec.structs.replace(parsed, path=path, base=commit)
     if not path.exists():
         raise UserError(f"{path}: the head removed the spec that commit {commit[:12]} has")
     own = spec.load(path)

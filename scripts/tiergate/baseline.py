@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -18,8 +17,7 @@ Tests = Mapping[str, str]
 """Test id → digest of its body."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """What became of the base's tests."""
 
     vanished: tuple[str, ...]
@@ -80,8 +78,8 @@ class Baseline:
 
 def collect(base: Base, context: Context) -> Answer:
     """Collect a criterion's tests in the base's work tree."""
-    candidate = replace(context.candidate, repository=base.repository)
-    there = replace(
+    candidate = msgspec.structs.replace(context.candidate, repository=base.repository)
+    there = msgspec.structs.replace(
         context,
         candidate=candidate,
         progress=_silent,
@@ -113,7 +111,9 @@ def against(base: BaseTests, observation: Observation, criterion: Criterion) -> 
     """
     outcomes = [name for name, bound in criterion.expect.items() if bound.base]
     if base.problem:
-        return replace(observation, error=f"the base does not collect: {base.problem}")
+        return msgspec.structs.replace(
+            observation, error=f"the base does not collect: {base.problem}"
+        )
     vanished: dict[str, str] = {}
     notes = list(observation.notes)
     for outcome in outcomes:
@@ -125,7 +125,7 @@ def against(base: BaseTests, observation: Observation, criterion: Criterion) -> 
         Failure(id=test, outcome="vanished", message=f"the base has it; not {outcome} here")
         for test, outcome in vanished.items()
     ]
-    return replace(
+    return msgspec.structs.replace(
         observation,
         counts={**observation.counts, "vanished": len(vanished)},
         failures=(*failures, *observation.failures)[: session_records.MAX_FAILURES],

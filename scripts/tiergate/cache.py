@@ -7,7 +7,6 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +69,6 @@ class Environment(msgspec.Struct, frozen=True):
     proof: dict[str, str] = {}
 
 
-@dataclass
 class Cache:
     """The file, opened at its first use; whatever is wrong with it only costs time.
 
@@ -79,10 +77,11 @@ class Cache:
         say: is told of a file that was damaged, or cannot be used.
     """
 
-    path: Path
-    say: Callable[[str], None] = lambda _: None
-    _connection: sqlite3.Connection | None = field(default=None, init=False)
-    _unusable: bool = field(default=False, init=False)
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self.path = path
+        self.say = say
+        self._connection: sqlite3.Connection | None = None
+        self._unusable = False
 
     def answers(
         self, root: str, cell: str, question: str | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,6 @@ def place(environment: Mapping[str, str], fallback: Path, *, asked: bool | None)
     return folder / "verdicts.sqlite"
 
 
-@dataclass
 class Session:
     """One run's dealings with the cache.
 
@@ -77,21 +75,19 @@ class Session:
         cache: what earlier runs left.
         candidate: what is judged.
         device: on which device.
-        started_ns: when the run began, in nanoseconds since 1970.
     """
 
-    cache: Cache
-    candidate: Candidate
-    device: Device
-    started_ns: int = field(default_factory=time.time_ns)
-    environment: Environment | None = None
-    """What the interpreter said of itself, where it still is the same."""
-    reads: dict[str, Reads] = field(default_factory=dict)
-    """What the evaluated cells read, by cell."""
-    missed: dict[str, list[str]] = field(default_factory=dict)
-    """Why the cells that were asked for have no answer."""
-
-    def __post_init__(self) -> None:
+    def __init__(self, cache: Cache, candidate: Candidate, device: Device) -> None:
+        self.cache = cache
+        self.candidate = candidate
+        self.device = device
+        self.started_ns = time.time_ns()
+        self.environment: Environment | None = None
+        """What the interpreter said of itself, where it still is the same."""
+        self.reads: dict[str, Reads] = {}
+        """What the evaluated cells read, by cell."""
+        self.missed: dict[str, list[str]] = {}
+        """Why the cells that were asked for have no answer."""
         self._facts = Facts(self.candidate.repository.root)
         self._root = str(self.candidate.repository.root)
         # The run itself makes its own folder there, which changes the times.
@@ -122,7 +118,7 @@ class Session:
         if _refusal(cell.criterion):
             return candidate
         self.reads[cell.name] = Reads()
-        return replace(candidate, reads=self.reads[cell.name])
+        return msgspec.structs.replace(candidate, reads=self.reads[cell.name])
 
     def learn(self, values: dict[str, str], folders: list[str], proof: dict[str, str]) -> None:
         """Keep what the interpreter and the device said."""

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +26,10 @@ Isolation = Literal["fork", "process"]
 """Whether a job's process is forked from a warm interpreter, or started afresh."""
 
 
-@dataclass
-class ProbeResult:
+class ProbeResult(msgspec.Struct):
     """What a job reported, and how it ended."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[Record] = []
     problem: str = ""
     """Why the records cannot be believed; empty when the job ended with its closing record."""
     status: int = -1
@@ -43,22 +41,20 @@ class ProbeResult:
         return [record for record in self.records if record["event"] == event]
 
 
-@dataclass
-class Imported:
+class Imported(msgspec.Struct):
     """What jobs import from the environment's own folders; each once, in the order of its end."""
 
-    modules: dict[str, None] = field(default_factory=dict)
-    rewritten: dict[str, None] = field(default_factory=dict)
+    modules: dict[str, None] = {}
+    rewritten: dict[str, None] = {}
     """Files of tests and plug-ins that pytest rewrote."""
 
 
-@dataclass
-class Reads:
+class Reads(msgspec.Struct):
     """What the jobs of one cell read, as the probe saw it."""
 
-    files: dict[str, None] = field(default_factory=dict)
-    folders: dict[str, None] = field(default_factory=dict)
-    reasons: dict[str, None] = field(default_factory=dict)
+    files: dict[str, None] = {}
+    folders: dict[str, None] = {}
+    reasons: dict[str, None] = {}
     """Why their outcome depends on more than what was seen."""
 
     def add(self, result: ProbeResult) -> None:
@@ -73,8 +69,7 @@ class Reads:
             self.reasons.update(dict.fromkeys(record["reasons"]))
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An interpreter, the repository that it runs, and the environment that it gets."""
 
     python: Path
@@ -93,7 +88,7 @@ class Candidate:
 
     def with_spec(self, spec: Spec) -> Candidate:
         """Return the same candidate under another spec."""
-        return replace(self, spec=spec)
+        return msgspec.structs.replace(self, spec=spec)
 
     def environment(self, device: Device) -> dict[str, str]:
         """Return the environment variables of a process on ``device``."""
@@ -263,7 +258,7 @@ def warmed(candidate: Candidate, device: Device, isolation: Isolation) -> Iterat
         raise UserError("--isolation fork: only on Linux; use --isolation process")
     modules = _mentioned(PRELOADED, candidate.repository)
     with WarmInterpreter(candidate.python, candidate.environment(device), modules) as warm:
-        yield replace(candidate, warm=warm)
+        yield msgspec.structs.replace(candidate, warm=warm)
 
 
 def _mentioned(modules: Sequence[str], repository: Repository) -> list[str]:

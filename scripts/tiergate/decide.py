@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
@@ -28,8 +27,7 @@ _DEVICE_PROOF = ("name", "capability", "result")
 """What a leg must show of its CUDA device."""
 
 
-@dataclass(frozen=True)
-class TierDecision:
+class TierDecision(msgspec.Struct, frozen=True):
     """The decision on one tier."""
 
     gate: str
@@ -46,8 +44,7 @@ class TierDecision:
         return f"{self.gate} GATE NOT EVALUATED — not a pass"
 
 
-@dataclass(frozen=True)
-class CellDecision:
+class CellDecision(msgspec.Struct, frozen=True):
     """One expected cell and its verdict, if there is exactly one."""
 
     cell: Cell
@@ -59,8 +56,7 @@ class CellDecision:
         return self.verdict is not None and self.verdict.status in PASSING
 
 
-@dataclass(frozen=True)
-class Remark:
+class Remark(msgspec.Struct, frozen=True):
     """A sentence on the decision as a whole."""
 
     text: str
@@ -68,8 +64,7 @@ class Remark:
     """Whether it is a reason why the gate does not pass."""
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """PASSED or not, and why."""
 
     conclusion: Conclusion
@@ -412,8 +407,7 @@ def _unmet_needs(cells: list[CellDecision]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Outcome:
+class _Outcome(msgspec.Struct, frozen=True):
     """What holds for the decision as a whole, and so for every tier."""
 
     believed: bool

@@ -7,8 +7,9 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
 from typing import Any
+
+import msgspec
 
 from tiergate import drift_criteria
 from tiergate.spec import Spec, Tier
@@ -19,8 +20,7 @@ from tiergate.waivers import Waiver
 def compare(base: Spec, head: Spec) -> list[Change]:
     """Return every difference that decides what passes, from the base's spec to the head's."""
     changes: list[Change] = []
-    for spec_field in fields(Spec):
-        name = spec_field.name
+    for name in Spec.__struct_fields__:
         if name in SETTINGS:
             changes += SETTINGS[name](base, head)
         elif getattr(base, name) != getattr(head, name):
@@ -38,7 +38,7 @@ def deciding(base: Spec, head: Spec | None, *, allow_weakening: bool) -> Spec:
     if head is None:
         return base
     if allow_weakening:
-        return replace(head, digest=base.digest, path=base.path, base=base.base)
+        return msgspec.structs.replace(head, digest=base.digest, path=base.path, base=base.base)
     weakened = weakened_criteria(base, head)
     new = {c.id: c for c in head.criteria if c.id not in weakened}
     tiers = []
@@ -47,15 +47,15 @@ def deciding(base: Spec, head: Spec | None, *, allow_weakening: bool) -> Spec:
         added = head.tiers[index].criteria if index < len(head.tiers) else ()
         known = {c.id for c in base.criteria}
         kept += [new.pop(c.id) for c in added if c.id in new and c.id not in known]
-        tiers.append(replace(tier, criteria=tuple(kept)))
+        tiers.append(msgspec.structs.replace(tier, criteria=tuple(kept)))
     known = {c.id for tier in tiers for c in tier.criteria}
     for tier in head.tiers[len(base.tiers) :]:
         rest = tuple(c for c in tier.criteria if c.id not in known)
         if rest:
-            tiers.append(replace(tier, criteria=rest))
+            tiers.append(msgspec.structs.replace(tier, criteria=rest))
     devices = tuple(dict.fromkeys((*base.devices, *head.devices)))
     waivers = tuple(w for w in head.waivers if _is_covered(w, base.waivers))
-    return replace(base, tiers=tuple(tiers), devices=devices, waivers=waivers)
+    return msgspec.structs.replace(base, tiers=tuple(tiers), devices=devices, waivers=waivers)
 
 
 def weakened_criteria(base: Spec, head: Spec) -> frozenset[str]:
@@ -137,8 +137,7 @@ def _tiers(base: Spec, head: Spec) -> Iterator[Change]:
 
 
 def _tier(old: Tier, new: Tier) -> Iterator[Change]:
-    for tier_field in fields(Tier):
-        name = tier_field.name
+    for name in Tier.__struct_fields__:
         if name not in OF_TIERS and getattr(old, name) != getattr(new, name):
             yield _weaker(old.gate, f"{name.replace('_', '-')} changed")
 

@@ -7,7 +7,6 @@ checker, that is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -25,8 +24,7 @@ def compare(old: Criterion, new: Criterion) -> Iterator[Change]:
     if old.uses != new.uses:
         yield _weaker(old, f"uses {new.uses} instead of {old.uses}")
         return
-    for criterion_field in fields(Criterion):
-        name = criterion_field.name
+    for name in Criterion.__struct_fields__:
         if name in FIELDS:
             yield from FIELDS[name](old, new)
         elif getattr(old, name) != getattr(new, name):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from tiergate import spec, yaml_document
 from tiergate.errors import UserError
@@ -73,13 +74,15 @@ def _differs_only(
         return False
     old = spec.parse(before, path)
     tiers = tuple(
-        replace(
+        msgspec.structs.replace(
             tier,
             criteria=tuple(
-                replace(c, expect={**c.expect, **bounds}) if c.id == criterion_id else c
+                msgspec.structs.replace(c, expect={**c.expect, **bounds})
+                if c.id == criterion_id
+                else c
                 for c in tier.criteria
             ),
         )
         for tier in old.tiers
     )
-    return replace(old, tiers=tiers, digest=new.digest) == new
+    return msgspec.structs.replace(old, tiers=tiers, digest=new.digest) == new

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from tiergate.suggest import did_you_mean
 
@@ -12,8 +13,7 @@ _AT_LEAST = re.compile(r">=\s*([0-9]{1,12})")
 _AT_LEAST_BASE = re.compile(r">=\s*base")
 
 
-@dataclass(frozen=True)
-class Outcomes:
+class Outcomes(msgspec.Struct, frozen=True):
     """The outcomes that a checker counts.
 
     Attributes:
@@ -29,7 +29,7 @@ class Outcomes:
     strict: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    default: Mapping[str, int] = field(default_factory=dict)
+    default: Mapping[str, int] = {}
     open: bool = False
     by_id: tuple[str, ...] = ()
 
@@ -39,8 +39,7 @@ class Outcomes:
         return (*self.strict, *self.free)
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """One expected value: exactly ``value``, at least that many, or all that the base has."""
 
     value: int
@@ -60,8 +59,7 @@ class Bound:
 Expectation = Mapping[str, Bound]
 
 
-@dataclass(frozen=True)
-class Mismatch:
+class Mismatch(msgspec.Struct, frozen=True):
     """One outcome that is not as expected."""
 
     outcome: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 
@@ -25,7 +24,7 @@ def judge(context: Context, checker: Checker, observation: Observation, seconds:
     """Compare what was observed with what is expected."""
     criterion = context.criterion
     repository = context.candidate.repository
-    observation = replace(
+    observation = msgspec.structs.replace(
         observation,
         failures=tuple(excerpts.attach(repository, observation.failures)),
         findings=tuple(excerpts.attach(repository, observation.findings)),

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from tiergate import (
     __version__,
@@ -40,8 +41,7 @@ from tiergate.spec import Spec
 from tiergate.verdict import PASSING, BaseIdentity, Part, Report, Run, Source, Verdict
 
 
-@dataclass(frozen=True)
-class Leg:
+class Leg(msgspec.Struct, frozen=True):
     """What is to be judged.
 
     Attributes:
@@ -138,7 +138,7 @@ def judge(
         evaluated = [*leg.head_cells, *(c for c in leg.cells if c.name not in answers)]
         if any(cell.criterion.uses not in checkers.STATIC for cell in evaluated):
             warm = stack.enter_context(warmed(leg.candidate, leg.device, leg.isolation))
-            leg = replace(leg, candidate=warm)
+            leg = msgspec.structs.replace(leg, candidate=warm)
         baseline = None
         if leg.commit and any(c.criterion.needs_base for c in [*leg.cells, *leg.head_cells]):
             checkout = stack.enter_context(base.checkout(repository, leg.commit))
@@ -166,10 +166,12 @@ def judge(
         keep(_record(leg, result, source, started, run))
     if not interruption and not leg.unjudged:
         change = touched.Change(repository, leg.commit)
-        result = replace(result, verdicts=change.attach(result.verdicts, leg.spec.criterion))
+        result = msgspec.structs.replace(
+            result, verdicts=change.attach(result.verdicts, leg.spec.criterion)
+        )
         if leg.head is not None:
             told = change.attach(on_head.verdicts, leg.head.criterion)
-            on_head = replace(on_head, verdicts=told)
+            on_head = msgspec.structs.replace(on_head, verdicts=told)
     return Report(
         schema_version=verdict.SCHEMA_VERSION,
         tool_version=__version__,

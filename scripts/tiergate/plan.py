@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from tiergate.fields import Device
 from tiergate.spec import Criterion, Spec
@@ -11,8 +12,7 @@ from tiergate.verdict import cell_name
 from tiergate.waves import waves
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(msgspec.Struct, frozen=True):
     """One criterion on one device."""
 
     criterion: Criterion

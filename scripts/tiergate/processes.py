@@ -12,9 +12,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
+
+import msgspec
 
 from tiergate.errors import NotEvaluatedError
 
@@ -51,13 +52,12 @@ class Cancellation:
         return self._event.is_set()
 
 
-@dataclass
-class Bounded:
+class Bounded(msgspec.Struct):
     """Bytes up to a limit; beyond it the middle is dropped."""
 
     limit: int
-    head: bytearray = field(default_factory=bytearray)
-    tail: bytearray = field(default_factory=bytearray)
+    head: bytearray = msgspec.field(default_factory=bytearray)
+    tail: bytearray = msgspec.field(default_factory=bytearray)
     dropped: int = 0
 
     def write(self, data: bytes) -> None:
@@ -79,8 +79,7 @@ class Bounded:
         return b"%s\n[... %d bytes left out ...]\n%s" % (self.head, self.dropped, self.tail)
 
 
-@dataclass(frozen=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True):
     """What a process is given when it starts: descriptors, and its mark in the environment."""
 
     stdin: int
@@ -106,8 +105,7 @@ class Process(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """How a process ended."""
 
     returncode: int

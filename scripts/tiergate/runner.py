@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -48,16 +47,15 @@ class Listener(Protocol):
         """A shard's part of a cell is evaluated."""
 
 
-@dataclass
-class LegResult:
+class LegResult(msgspec.Struct):
     """What came of a leg."""
 
-    verdicts: list[Verdict] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
-    timings: dict[str, Timings] = field(default_factory=dict)
+    verdicts: list[Verdict] = []
+    parts: list[Part] = []
+    timings: dict[str, Timings] = {}
     """Of the cells that were started."""
-    environment: dict[str, str] = field(default_factory=dict)
-    device_proof: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = {}
+    device_proof: dict[str, str] = {}
 
 
 def run_leg(
@@ -127,7 +125,7 @@ def _identify(
             result.device_proof = known.proof if device == "cuda" else {}
             return ""
     # By a process of its own: the warm interpreter is still busy with its imports.
-    fresh = replace(candidate, warm=None)
+    fresh = msgspec.structs.replace(candidate, warm=None)
     found = fresh.run_job("environment", device, DEVICE_TIMEOUT, {})
     if found.problem:
         reason = f"the candidate's interpreter {candidate.python} did not answer: {found.problem}"
@@ -252,8 +250,7 @@ def _run_cells(
     return {**verdicts, **parts}
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(msgspec.Struct, frozen=True):
     """Evaluates one cell, in whichever thread."""
 
     candidate: Candidate
@@ -261,8 +258,8 @@ class Evaluation:
     baseline: Baseline | None
     judged: Callable[[Verdict], Verdict]
     session: Session | None = None
-    shares: Mapping[str, Share] = field(default_factory=dict)
-    timings: dict[str, Timings] = field(default_factory=dict)
+    shares: Mapping[str, Share] = {}
+    timings: dict[str, Timings] = {}
 
     def __call__(self, cell: Cell) -> Verdict | Part:
         """Evaluate a cell, or the shard's part of it; whatever goes wrong is told by it, too."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -276,8 +275,7 @@ class GateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     ] = []
 
 
-@dataclass(frozen=True)
-class Criterion:
+class Criterion(msgspec.Struct, frozen=True):
     """A criterion, ready to be evaluated."""
 
     id: str
@@ -300,8 +298,7 @@ class Criterion:
         return any(bound.base for bound in self.expect.values())
 
 
-@dataclass(frozen=True)
-class Tier:
+class Tier(msgspec.Struct, frozen=True):
     """Criteria that are judged together."""
 
     gate: str
@@ -310,8 +307,7 @@ class Tier:
     criteria: tuple[Criterion, ...]
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True):
     """A whole ``gate.yaml``."""
 
     path: Path
@@ -319,7 +315,7 @@ class Spec:
     devices: tuple[Device, ...]
     tiers: tuple[Tier, ...]
     pythonpath: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     base: str = ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from statistics import median
 from typing import Any
@@ -30,12 +29,11 @@ _ABOUT = 1.02
 _STOPPING = ("-x", "--exitfirst", "--maxfail", "--sw", "--stepwise", "--stepwise-skip")
 
 
-@dataclass(frozen=True)
-class Durations:
+class Durations(msgspec.Struct, frozen=True):
     """What earlier runs took, in seconds."""
 
-    cells: Mapping[str, float] = field(default_factory=dict)
-    files: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    cells: Mapping[str, float] = {}
+    files: Mapping[str, Mapping[str, float]] = {}
     """Cell → file → seconds of its collection and its tests."""
 
     def cell(self, name: str, files: Sequence[str] = ()) -> float:
@@ -56,8 +54,7 @@ class Durations:
         return max(0.0, self.cells[cell] - files) if cell in self.cells else UNKNOWN / 2
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     """What goes to one shard: a whole cell, or some files of it."""
 
     seconds: float

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 
 import msgspec
@@ -17,8 +16,7 @@ LONGEST = timedelta(days=90)
 SOON = timedelta(days=14)
 
 
-@dataclass(frozen=True)
-class Waiver:
+class Waiver(msgspec.Struct, frozen=True):
     """One entry of ``waivers:``."""
 
     criterion: str

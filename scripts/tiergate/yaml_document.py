@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import msgspec
 import yaml
 
 MAX_BYTES = 256 * 1024
@@ -24,16 +24,14 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 
 
-@dataclass(frozen=True, order=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, order=True):
     """A place in the file, counted from 1."""
 
     line: int
     column: int
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True, order=True):
     """Something wrong in the file, and where."""
 
     mark: Mark
@@ -48,16 +46,15 @@ class Kind(Enum):
     MAPPING = "a mapping"
 
 
-@dataclass
-class Node:
+class Node(msgspec.Struct):
     """A YAML node; exactly one of ``text``, ``items`` and ``entries`` is meaningful by ``kind``."""
 
     kind: Kind
     mark: Mark
     text: str = ""
     plain: bool = False
-    items: list[Node] = field(default_factory=list)
-    entries: list[tuple[Node, Node]] = field(default_factory=list)
+    items: list[Node] = []
+    entries: list[tuple[Node, Node]] = []
     size: int = 1
     height: int = 0
     """Levels of nesting below it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -67,7 +66,7 @@ def judged(sample: Sample, shards: ShardPlan | None = None, shard: int = 0) -> R
     """Judge the whole leg, or one shard of it."""
     candidate = sample.candidate()
     # The state is cached: what a test writes between two runs must be seen.
-    candidate = dataclasses.replace(candidate, repository=Repository(sample.root))
+    candidate = replace(candidate, repository=Repository(sample.root))
     task = Leg(
         candidate, "cpu", frozenset(), 1, Path(sample.root, ".tiergate"), shards=shards, shard=shard
     )

@@ -101,7 +101,7 @@ def test_command_that_judges_again_names_a_spec_of_another_name(sample: Sample):
     context = sample.context(
         {"id": "a b".replace(" ", "-"), "uses": "command", "with": {"run": ["true"]}}
     )
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     spec = replace(context.candidate.spec, path=sample.root / "other gates" / "gate.yaml")
     verdict = judge.not_run(

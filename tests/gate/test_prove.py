@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import select
 import signal
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def prove(sample: Sample, *criteria: dict[str, Any], **top: Any) -> dict[str, Cr
     candidate = sample.candidate()
     cells = plan.cells(candidate.spec, "cpu")
     with WarmInterpreter(candidate.python, candidate.environment("cpu"), ["pytest"]) as warm:
-        found = prover.prove(cells, replace(candidate, warm=warm), jobs=2, listener=Watching())
+        found = prover.prove(
+            cells, msgspec.structs.replace(candidate, warm=warm), jobs=2, listener=Watching()
+        )
     return {proven.criterion: proven for proven in found}
 
 
@@ -290,7 +292,9 @@ def test_counter_example_that_changes_nothing_is_an_error(
     same = CounterExample("same", "nothing", {"gate.yaml": None}, named=("x",))
 
     def examples(_: Any, tree: Any) -> list[CounterExample]:
-        return [replace(same, edits={"src/shop/prices.py": tree.read("src/shop/prices.py")})]
+        return [
+            dataclasses.replace(same, edits={"src/shop/prices.py": tree.read("src/shop/prices.py")})
+        ]
 
     monkeypatch.setattr(kinds, "GENERIC", {"pytest": examples})
     (found,) = prove(sample, PASSES).values()

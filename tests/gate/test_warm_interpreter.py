@@ -9,12 +9,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from samples import PASSES, Sample, ended
 
 from tiergate import checkers, judge, warm

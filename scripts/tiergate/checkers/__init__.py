@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import msgspec
 
 from tiergate.errors import UserError
 from tiergate.expectation import Outcomes
 from tiergate.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    import msgspec
-
     from tiergate.baseline import Baseline
     from tiergate.candidate import Candidate
     from tiergate.fields import Device
@@ -41,8 +40,7 @@ STATIC = frozenset({"semgrep", "checkpoints"})
 """Kinds that read files of the repository and run none of its code."""
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """The files of a cell that one shard evaluates: every file is some shard's, and only one's."""
 
     shard: str
@@ -57,18 +55,16 @@ class Share:
         return file in self.mine or (self.rest and file not in self.others)
 
 
-@dataclass
-class Timings:
+class Timings(msgspec.Struct):
     """How long files and tests took, for the history; it decides nothing."""
 
-    files: dict[str, float] = field(default_factory=dict)
+    files: dict[str, float] = {}
     """File → seconds of its collection and its tests."""
-    tests: dict[str, tuple[str, float]] = field(default_factory=dict)
+    tests: dict[str, tuple[str, float]] = {}
     """Test id → outcome and seconds."""
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """Where a criterion is evaluated."""
 
     criterion: Criterion
@@ -86,11 +82,10 @@ class Context:
     """Where it is given: is told how long things took."""
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """What a checker saw."""
 
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = {}
     error: str = ""
     """Why the criterion could not be evaluated; then the counts decide nothing."""
     claim: Literal["pass", "fail"] = "pass"
@@ -103,7 +98,7 @@ class Observation:
     output: str = ""
     running: str = ""
     cases: tuple[Case, ...] = ()
-    tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tests: Mapping[str, Mapping[str, str]] = {}
     """Outcome → test id → digest of the test's body, for the outcomes that it tells by id."""
 
 

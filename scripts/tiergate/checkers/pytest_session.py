@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -135,7 +134,7 @@ def assemble(
 def _retry(seen: Part, parameters: With, context: Context) -> dict[str, str]:
     """Run the failed tests again, by themselves; return those that pass now, and when."""
     failed = session_records.retried(seen.run.failures, seen.run.counts)
-    alone = replace(context, timings=None)
+    alone = msgspec.structs.replace(context, timings=None)
     flaky: dict[str, str] = {}
     for attempt in range(1, context.criterion.retries + 1):
         left = [test for test in failed if test not in flaky]

@@ -6,7 +6,6 @@ import fnmatch
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from os.path import normpath
 from pathlib import PurePosixPath
 
@@ -30,14 +29,13 @@ _SILENT = frozenset({"passed", "warnings"})
 _OK, _INTERRUPTED, _INTERNAL_ERROR, _USAGE_ERROR, _NO_TESTS = 0, 2, 3, 4, 5
 
 
-@dataclass
-class Counts:
+class Counts(msgspec.Struct):
     """What was counted while tests were collected, or while they ran."""
 
-    all: Counter[str] = field(default_factory=Counter)
-    shared: dict[str, Counter[str]] = field(default_factory=dict)
+    all: Counter[str] = msgspec.field(default_factory=Counter)
+    shared: dict[str, Counter[str]] = {}
     """Of them, those that are of no single file: outcome → what had it → how often."""
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[Failure] = []
 
     def add(self, outcome: str, record: Record, what: str = "") -> None:
         """Count an outcome; ``what`` had it, where that is of no single file."""
@@ -60,20 +58,19 @@ class Counts:
         )
 
 
-@dataclass
-class Session:
+class Session(msgspec.Struct):
     """What a session collected and what came of it."""
 
-    collection: Counts = field(default_factory=Counts)
-    run: Counts = field(default_factory=Counts)
-    collected: list[str] = field(default_factory=list)
-    selected: list[str] = field(default_factory=list)
-    bodies: dict[str, str] = field(default_factory=dict)
+    collection: Counts = msgspec.field(default_factory=Counts)
+    run: Counts = msgspec.field(default_factory=Counts)
+    collected: list[str] = []
+    selected: list[str] = []
+    bodies: dict[str, str] = {}
     """Of every collected test: id → digest of its body."""
-    passed: list[str] = field(default_factory=list)
-    cases: list[Case] = field(default_factory=list)
-    seen_paths: set[str] = field(default_factory=set)
-    file_patterns: list[str] = field(default_factory=list)
+    passed: list[str] = []
+    cases: list[Case] = []
+    seen_paths: set[str] = msgspec.field(default_factory=set)
+    file_patterns: list[str] = []
     running: str = ""
 
     @property
@@ -453,7 +450,7 @@ def _with_flaky(seen: Observation, passed_again: Mapping[str, str]) -> Observati
         for f in seen.failures
     ]
     passed = {**seen.tests["passed"], **{t: seen.tests["collected"].get(t, "") for t in flaky}}
-    return replace(
+    return msgspec.structs.replace(
         seen,
         counts=counts,
         failures=tuple(failures),

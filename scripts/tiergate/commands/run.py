@@ -331,17 +331,19 @@ def _say(line: str) -> None:
 
 
 def _with_timeout(gate: Spec, timeout: float) -> Spec:
-    from dataclasses import replace
+    import msgspec
 
     from tiergate.errors import UserError
 
     if not math.isfinite(timeout):
         raise UserError(f"--timeout {timeout:g}: give a number of seconds")
     tiers = tuple(
-        replace(t, criteria=tuple(replace(c, timeout=timeout) for c in t.criteria))
+        msgspec.structs.replace(
+            t, criteria=tuple(msgspec.structs.replace(c, timeout=timeout) for c in t.criteria)
+        )
         for t in gate.tiers
     )
-    return replace(gate, tiers=tiers)
+    return msgspec.structs.replace(gate, tiers=tiers)
 
 
 def show(body: str, decision: object, output_format: str) -> None:

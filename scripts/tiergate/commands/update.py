@@ -143,10 +143,10 @@ def _new_bounds(
     expect: Mapping[str, Bound], counts: Mapping[str, int], outcomes: Outcomes
 ) -> dict[str, Bound]:
     """Return the numbers that differ: counts as they are now, and fewer of what is held at most."""
-    from dataclasses import replace
+    import msgspec
 
     return {
-        name: replace(bound, value=counts.get(name, 0))
+        name: msgspec.structs.replace(bound, value=counts.get(name, 0))
         for name, bound in expect.items()
         if not bound.base
         and counts.get(name, 0) != bound.value

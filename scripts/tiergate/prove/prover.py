@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from tiergate import checkers
 from tiergate.base import Base
 from tiergate.baseline import Baseline
@@ -80,7 +82,9 @@ def prove(
     _check_device(works, candidate)
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(copies.copies(candidate.repository))
-        prover = _Prover(made, replace(candidate, imported=Imported()), jobs, listener)
+        prover = _Prover(
+            made, msgspec.structs.replace(candidate, imported=Imported()), jobs, listener
+        )
         prover.judge_untouched(works, "before")
         prover = replace(prover, candidate=_deepened(prover.candidate, stack))
         tree = Tree(made.untouched.root, tuple(made.untouched.files), candidate.spec)
@@ -103,14 +107,14 @@ def _check_device(works: list[_Work], candidate: Candidate) -> None:
 def _deepened(candidate: Candidate, stack: contextlib.ExitStack) -> Candidate:
     """Have the warm interpreter import ahead of time what the criteria import anyway."""
     warm, imported = candidate.warm, candidate.imported
-    candidate = replace(candidate, imported=None)
+    candidate = msgspec.structs.replace(candidate, imported=None)
     if warm is None or imported is None:
         return candidate
     if warm.load(list(imported.modules), list(imported.rewritten), candidate.cancellation):
         return candidate
     # One of them cannot be imported by itself: as shallow as it was, then.
     fresh = WarmInterpreter(candidate.python, warm.environment)
-    return replace(candidate, warm=stack.enter_context(fresh))
+    return msgspec.structs.replace(candidate, warm=stack.enter_context(fresh))
 
 
 def _make(work: _Work, tree: Tree) -> None:
@@ -206,7 +210,9 @@ class _Prover:
         )
 
     def _verdict(self, cell: Cell, root: Path) -> Verdict:
-        candidate = replace(self.candidate, repository=Repository(root, self.copies.original))
+        candidate = msgspec.structs.replace(
+            self.candidate, repository=Repository(root, self.copies.original)
+        )
         # The untouched copy stands for the base branch.
         base = Base("untouched", self.copies.untouched)
         baseline = Baseline(base, self.copies.cache) if cell.criterion.needs_base else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from tiergate.python_files import Inventory
 from tiergate.scanning.kept import Caches
@@ -19,7 +20,7 @@ def errors(inventory: Inventory, kept: Caches, context: Context) -> list[str]:
     if not new:
         return []
     # A bare interpreter: the one that forks has imported torch, which takes longer than this.
-    result = replace(context.candidate, warm=None).run_job(
+    result = msgspec.structs.replace(context.candidate, warm=None).run_job(
         "syntax",
         context.device,
         context.criterion.timeout,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from tiergate import candidate, checkers, expectation, plan, runner, spec
 from tiergate.candidate import Candidate, Isolation
@@ -78,12 +80,14 @@ def measure(
     gate = spec.parse(text.encode(), Path("gate.yaml"))
     # One that failed must not keep the next from being measured.
     tiers = tuple(
-        replace(tier, criteria=tuple(replace(c, needs=()) for c in tier.criteria))
+        msgspec.structs.replace(
+            tier, criteria=tuple(msgspec.structs.replace(c, needs=()) for c in tier.criteria)
+        )
         for tier in gate.tiers
     )
-    gate = replace(gate, tiers=tiers)
+    gate = msgspec.structs.replace(gate, tiers=tiers)
     planned = plan.cells(gate, "cpu")
-    shared = replace(judged, spec=gate, threads=max(1, judged.threads // jobs))
+    shared = msgspec.structs.replace(judged, spec=gate, threads=max(1, judged.threads // jobs))
     with candidate.warmed(shared, "cpu", isolation) as warm:
         result = runner.run_leg(
             planned,

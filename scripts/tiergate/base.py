@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -57,7 +56,9 @@ def checkout(head: Repository, ref: str) -> Iterator[Base]:
     """
     commit = resolve(head, ref)
     prefix = git(head.root, "rev-parse", "--show-prefix").decode().strip()
-    with tempfile.TemporaryDirectory(prefix="tiergate-base-") as folder:
+    from tempfile import TemporaryDirectory  # noqa: PLC0415 - only where there is a base
+
+    with TemporaryDirectory(prefix="tiergate-base-") as folder:
         tree = Path(folder).resolve() / "tree"
         git(head.root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
         try:

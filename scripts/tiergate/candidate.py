@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -18,7 +18,9 @@ from tiergate.fields import Device
 from tiergate.processes import Cancellation, Completed
 from tiergate.repository import Repository
 from tiergate.spec import Spec
-from tiergate.warm import PRELOADED, PROBE, LostError, WarmInterpreter, supported
+
+if TYPE_CHECKING:
+    from tiergate.warm import WarmInterpreter
 
 Record = dict[str, Any]
 
@@ -117,6 +119,8 @@ class Candidate(msgspec.Struct, frozen=True):
             values: the job's own parameters.
             on_record: called with each record as it arrives.
         """
+        from tiergate.warm import LostError  # noqa: PLC0415 - only where something is evaluated
+
         nonce = os.urandom(16).hex()
         job = {
             "nonce": nonce,
@@ -161,6 +165,8 @@ class Candidate(msgspec.Struct, frozen=True):
     def _process(
         self, device: Device, timeout: float, job: bytes, on_record: Callable[[bytes], None]
     ) -> Completed:
+        from tiergate.warm import PROBE  # noqa: PLC0415 - as above
+
         environment = self.environment(device)
         warm = self.warm
         # A CUDA job may initialise the device, which no fork survives: it starts afresh.
@@ -254,6 +260,8 @@ def warmed(candidate: Candidate, device: Device, isolation: Isolation) -> Iterat
     if isolation == "process" or device != "cpu":
         yield candidate
         return
+    from tiergate.warm import PRELOADED, WarmInterpreter, supported  # noqa: PLC0415 - as above
+
     if not supported():
         raise UserError("--isolation fork: only on Linux; use --isolation process")
     modules = _mentioned(PRELOADED, candidate.repository)

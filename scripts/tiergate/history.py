@@ -11,13 +11,15 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tiergate.environment import in_ci
-from tiergate.splitting import Durations
 from tiergate.verdict import Run, write_atomically
+
+if TYPE_CHECKING:
+    from tiergate.splitting import Durations
 
 SCHEMA_VERSION = 1
 TIMINGS_NAME = "timings.json"
@@ -74,6 +76,8 @@ class HistoryError(Exception):
 
 def durations(runs: Sequence[RunRecord]) -> Durations:
     """Return what cells and files are expected to take: the median of the latest runs."""
+    from tiergate.splitting import Durations  # noqa: PLC0415 - not where nothing is evaluated
+
     cells: dict[str, list[float]] = {}
     files: dict[str, dict[str, list[float]]] = {}
     for run in _together(runs):
@@ -89,6 +93,8 @@ def durations(runs: Sequence[RunRecord]) -> Durations:
 
 
 def _usual(seconds: Sequence[float]) -> float:
+    from statistics import median  # noqa: PLC0415 - as above
+
     return round(median(seconds[-_RECENT:]), 3)
 
 

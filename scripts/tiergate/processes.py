@@ -8,7 +8,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -221,7 +220,9 @@ def supervise(
             sinks[reading] = write
             return writing
 
-        asked = stack.enter_context(tempfile.TemporaryFile())
+        from tempfile import TemporaryFile  # noqa: PLC0415 - slow, and not all that run is asked
+
+        asked = stack.enter_context(TemporaryFile())
         asked.write(stdin)
         asked.seek(0)
         with contextlib.ExitStack() as given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -19,6 +19,8 @@ from tiergate.plan import Cell
 from tiergate.verdict import PASSING, Part, Verdict
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from tiergate.cache_cells import Session
 
 DEVICE_TIMEOUT = 120.0
@@ -102,7 +104,9 @@ def run_leg(
         return _nothing_runs(result, wanted, candidate, reason, listener, shares)
     evaluate = Evaluation(candidate, listener, baseline, judged, session, shares, result.timings)
     known = {name: judged(verdict) for name, verdict in answers.items()}
-    longest_first = sorted(wanted, key=lambda cell: -expected(cell.name))
+    longest_first = sorted(
+        wanted, key=lambda cell: 0 if cell.name in known else -expected(cell.name)
+    )
     done = _run_cells(longest_first, candidate, jobs, listener, evaluate, known)
     ordered = [done[cell.name] for cell in wanted if cell.name in done]
     result.verdicts = [found for found in ordered if isinstance(found, Verdict)]
@@ -207,7 +211,8 @@ def _run_cells(
         verdicts[verdict.cell] = verdict
         listener.finished(verdict)
 
-    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:
+    with ExitStack() as stack:
+        pool: ThreadPoolExecutor | None = None
         try:
             while waiting or running:
                 if candidate.cancellation.requested:
@@ -236,11 +241,11 @@ def _run_cells(
                         slot = next(n for n in range(jobs) if n not in taken)
                         placed[cell.name] = (time.monotonic() - began, slot)
                         listener.started(cell.name)
+                        pool = pool or stack.enter_context(_threads(jobs))
                         running[pool.submit(evaluate, cell)] = cell
                 if not running:
                     continue
-                done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in _done(running):
                     del running[future]
                     finish(future.result())
         except BaseException as error:
@@ -248,6 +253,21 @@ def _run_cells(
             candidate.cancellation.cancel(f"stopped by {type(error).__name__}")
             raise
     return {**verdicts, **parts}
+
+
+def _threads(jobs: int) -> ThreadPoolExecutor:
+    """Return the threads that evaluate cells."""
+    # Slow to import, and not needed where every cell has its answer.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    return ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell")
+
+
+def _done(running: Collection[Future[Verdict | Part]]) -> set[Future[Verdict | Part]]:
+    """Return the evaluations that have ended; wait a moment for the first of them."""
+    from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415 - as above
+
+    return wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
 
 
 class Evaluation(msgspec.Struct, frozen=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import difflib
 from collections.abc import Iterable
 
 _COMPARED = 2000
@@ -12,6 +10,8 @@ _COMPARED = 2000
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """Return `` (did you mean …?)`` or the list of valid words, ready to append to a message."""
+    import difflib  # noqa: PLC0415 - only a mistake pays for it
+
     known = sorted(valid)
     near = difflib.get_close_matches(word[:100], _candidates(word, known), n=1, cutoff=0.5)
     if near:
@@ -27,5 +27,7 @@ def _candidates(word: str, known: list[str]) -> list[str]:
     most = _COMPARED // (len(word[:100]) + 1)
     if len(known) <= most:
         return known
+    import bisect  # noqa: PLC0415 - as above
+
     at = bisect.bisect(known, word)
     return known[max(0, at - most // 2) : at + most // 2]

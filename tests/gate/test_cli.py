@@ -193,6 +193,16 @@ def test_nobody_reading_is_no_pass_and_no_failed_gate():
     assert b"Traceback" not in done.stderr
 
 
+def test_what_cannot_be_written_at_the_very_end_is_no_pass():
+    code = "import sys\nfrom tiergate import cli\ncli.run = lambda _: sys.stdout.write('x') * 0\n"
+    command = [sys.executable, "-c", f"{code}cli.main([])"]
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=full, env=buffered, check=False).returncode == 3
+    done = subprocess.run(command, capture_output=True, env=buffered, check=False)
+    assert (done.returncode, done.stdout) == (0, b"x")
+
+
 def test_a_terminal_without_unicode_gets_the_decision_all_the_same(repo, legs):
     folder = legs({"B@cpu": "fail"})
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}

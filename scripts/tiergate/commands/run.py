@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tiergate.runner import Listener
     from tiergate.shards import ShardPlan
     from tiergate.spec import Spec
+    from tiergate.splitting import Durations
     from tiergate.verdict import Part, Report, Verdict
 
 
@@ -296,11 +298,17 @@ class _Keeper:
 
         self._directory = directory
         self._database = history.database(root, os.environ)
-        self._durations = history.durations(self._runs())
 
     def expected(self, cell: str) -> float:
         """Return how many seconds a cell is expected to take."""
         return self._durations.cell(cell)
+
+    @cached_property
+    def _durations(self) -> Durations:
+        """What earlier runs took: not asked where every cell has its answer."""
+        from tiergate import history
+
+        return history.durations(self._runs())
 
     def keep(self, record: RunRecord) -> None:
         """Write a run's record beside its report, and on a laptop into the history."""

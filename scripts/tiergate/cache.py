@@ -1,7 +1,7 @@
 """Verdicts kept on a laptop: a SQLite file in the user's cache that several runs may share."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 import contextlib
 import hashlib
 import sqlite3

@@ -1,7 +1,7 @@
 """Types of values that the spec and the reports share."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 import posixpath
 import re
 from datetime import date

@@ -1,7 +1,7 @@
 """``gate.yaml`` → ``Spec``: typed and strict, every problem at its line and column."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 import hashlib
 from collections.abc import Iterator
 from datetime import date

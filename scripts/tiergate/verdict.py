@@ -1,7 +1,7 @@
 """Verdicts, their evidence, and the report of one leg: the words that travel as JSON."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 import os
 from functools import cache
 from pathlib import Path

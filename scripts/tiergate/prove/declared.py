@@ -1,7 +1,7 @@
 """``proofs:`` of a criterion: the counter-examples that a spec declares."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 from collections.abc import Iterator
 from typing import Annotated, Literal
 

@@ -47,7 +47,10 @@ _PARTS_OF_PYTEST = """
 import importlib.util, json, pathlib, sys, sysconfig
 from importlib import metadata
 parts = []
-for name in "pytest pluggy iniconfig packaging pygments exceptiongroup tomli".split():
+names = "pytest pluggy iniconfig packaging pygments"
+if sys.version_info < (3, 11):
+    names += " exceptiongroup tomli typing_extensions"
+for name in names.split():
     try:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:

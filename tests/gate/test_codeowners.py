@@ -62,6 +62,16 @@ def test_the_last_line_that_matches_counts() -> None:
     assert gaps("/scripts/tool.py\n* @a\n", "scripts/tool.py") == []
 
 
+def test_what_other_repositories_are_judged_by_must_be_owned_where_it_is() -> None:
+    text = "/.github/ @a\n/scripts/ @a\n/gate.yaml @a\n"
+    assert gaps(text) == []
+    assert gaps(text, "action.yml", "docs/action.yml") == [("action.yml", "action.yml", 0)]
+    assert gaps(text, ".pre-commit-hooks.yaml") == [
+        (".pre-commit-hooks.yaml", ".pre-commit-hooks.yaml", 0)
+    ]
+    assert gaps(text + "/action.yml @a\n", "action.yml") == []
+
+
 def test_files_that_a_change_could_add_must_be_owned_too() -> None:
     text = "/.github/workflows/gate.yml @a\n/scripts/*.py @a\n/gate.yaml @a\n"
     found = gaps(text, ".github/workflows/gate.yml", "scripts/a.py")

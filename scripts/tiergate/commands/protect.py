@@ -179,7 +179,7 @@ def _say_owners(target: Target) -> None:
     owners = target.owners
     place = owners.path if owners else codeowners.PLACES[0]
     if not missing:
-        _say(f"{place} covers {', '.join(codeowners.JUDGING)}")
+        _say(f"{place} covers {', '.join(target.judging)}")
         return
     _say(f"warning: what judges can be changed without its owners; add to the end of {place}:")
     for line in codeowners.lines_to_add(missing, owners.rules if owners else [], target.owner):

@@ -13,6 +13,9 @@ PLACES = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
 JUDGING = (".github/", "scripts/", "gate.yaml")
 """What says how a change is judged: a change to it must be reviewed by its owners."""
 
+OFFERED = ("action.yml", "action.yaml", ".pre-commit-hooks.yaml")
+"""What says so to other repositories, where there is such a file."""
+
 _OWNER = re.compile(r"@[\w.-]+(/[\w.-]+)?|[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
@@ -50,7 +53,7 @@ def owner_of(rules: list[Rule], path: str) -> Rule | None:
 
 @dataclass(frozen=True)
 class Gap:
-    """Something of ``JUDGING`` that can be changed without a review by its owners."""
+    """Something that judges and can be changed without a review by its owners."""
 
     part: str
     path: str
@@ -59,8 +62,14 @@ class Gap:
     """The line that takes its owners away; 0 where no line matches."""
 
 
+def judging(files: Iterable[str]) -> list[str]:
+    """Return what judges in a repository with these files."""
+    offered = set(OFFERED) & set(files)
+    return [*JUDGING, *(name for name in OFFERED if name in offered)]
+
+
 def gaps(rules: list[Rule], files: Iterable[str]) -> list[Gap]:
-    """Return what of ``JUDGING`` has no owner, one entry for each part.
+    """Return what of ``judging`` has no owner, one entry for each part.
 
     Args:
         rules: of the CODEOWNERS file; none where there is no such file.
@@ -68,7 +77,7 @@ def gaps(rules: list[Rule], files: Iterable[str]) -> list[Gap]:
     """
     known = list(files)
     found = []
-    for part in JUDGING:
+    for part in judging(known):
         present = [name for name in known if name == part or name.startswith(part)]
         added = [f"{part}new", f"{part}new/new"] if part.endswith("/") else [part]
         if part == ".github/":

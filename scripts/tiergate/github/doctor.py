@@ -351,7 +351,7 @@ class _Found:
                 f"add to its end: {'; '.join(' '.join(line.split()) for line in lines)}",
             )
         else:
-            covered = ", ".join(codeowners.JUDGING)
+            covered = ", ".join(target.judging)
             yield Line("ok", "CODEOWNERS", f"{place} covers {covered}")
         errors = target.client.find(f"{target.path}/codeowners/errors", ref=target.branch)
         for error in (errors or {}).get("errors", []):

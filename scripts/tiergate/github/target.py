@@ -86,6 +86,11 @@ class Target:
                 return OwnersFile(path, codeowners.parse(text))
         return None
 
+    @property
+    def judging(self) -> list[str]:
+        """What judges here, or in repositories that use this one."""
+        return codeowners.judging(self.tree[0])
+
     def owner_gaps(self) -> list[codeowners.Gap]:
         """Return what judges and can be changed without a review by code owners."""
         files, _ = self.tree

@@ -104,7 +104,7 @@ def _is_dangerous(name: str) -> bool:
         # Where the module ends and a dotted name begins is not known: any of both may be meant.
         module, attribute = ".".join(parts[:at]), ".".join(parts[at:])
         pickle = io.BytesIO(f"c{module}\n{attribute}\n.".encode())
-        result = scanner.scan_pickle_bytes(pickle, "", strict=False)
+        result = scanner.scan_pickle_bytes(pickle, "")
         if any(found.safety is scanner.SafetyLevel.Dangerous for found in result.globals):
             return True
     return False

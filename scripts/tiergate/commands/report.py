@@ -26,6 +26,7 @@ Examples:
   tiergate report --to junit .tiergate/report.json -o junit.xml
   tiergate report --to sarif reports/ -o tiergate.sarif
   tiergate report --to markdown reports/ >> "$GITHUB_STEP_SUMMARY"
+  tiergate report --to pr-comment --post octo/transformer#7 reports/
 """
 
 
@@ -58,6 +59,17 @@ Examples:
     "[default: this machine's own runs; none in CI]"
 )
 @options.allow_weakening
+@click.option(
+    "--post",
+    metavar="OWNER/REPO#NUMBER",
+    help="Post the pr-comment on this pull request, or replace the one that is there. The token "
+    "comes from GITHUB_TOKEN or GH_TOKEN.",
+)
+@click.option(
+    "--post-as",
+    metavar="LOGIN",
+    help="Whose comment is replaced: the login of the token.  [default: github-actions[bot]]",
+)
 def command(
     reports: tuple[Path, ...],
     format_name: str,
@@ -67,6 +79,8 @@ def command(
     devices: tuple[Device, ...],
     histories: tuple[Path, ...],
     allow_weakening: bool,
+    post: str | None,
+    post_as: str | None,
 ) -> int:
     """Show reports in another format: of one leg, or of all legs together.
 
@@ -75,10 +89,12 @@ def command(
     shows and judges nothing: it exits with 0 when it has written, whatever the decision says.
     Whether the gate passes is for `tiergate decide` to say.
     """
-    from tiergate.errors import NotEvaluatedError
+    from tiergate.errors import NotEvaluatedError, UserError
     from tiergate.render import formats
     from tiergate.verdict import write_atomically
 
+    if (post is not None and format_name != "pr-comment") or (post_as and post is None):
+        raise UserError("--post belongs to --to pr-comment, and --post-as to --post")
     rendering = _rendering(
         reports or (repo / ".tiergate",),
         options.spec_of(spec_path, repo),
@@ -95,6 +111,10 @@ def command(
         runs = known_runs(Repository(repo).root, histories)
         rendering = replace(rendering, history=tuple(runs))
     data = formats.render(format_name, rendering).encode("utf-8", "backslashreplace")
+    if post is not None:
+        _post(post, data.decode(), post_as)
+        if output is None:
+            return 0
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -106,6 +126,17 @@ def command(
     except OSError as error:
         raise NotEvaluatedError(f"-o {output}: cannot write it: {error.strerror}") from None
     return 0
+
+
+def _post(place: str, body: str, author: str | None) -> None:
+    from tiergate.github import comments
+    from tiergate.github.client import Client, understood
+
+    repository, number = comments.pull_request(place)
+    client = Client(permission=comments.PERMISSION)
+    with understood():
+        outcome = comments.post(client, repository, number, body, author or comments.ACTIONS)
+    click.echo(f"tiergate: {repository}#{number}: the comment is {outcome}", err=True)
 
 
 def _rendering(

@@ -25,6 +25,7 @@ _LIMIT = 64 * 1024 * 1024
 _PAGE = 100
 _SHOWN = 500
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_ADMINISTRATION = "'Administration' of the repository (read to look, write to change)"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -46,12 +47,16 @@ class Client:
     Args:
         environment: where the API's address and the token stand. The token goes to that host
             only, and into no message.
+        permission: what a token needs that GitHub refuses, in words.
 
     Raises:
         UserError: the address is none that a token may be sent to.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, *, permission: str = _ADMINISTRATION
+    ) -> None:
+        self._permission = permission
         self.base = (environment.get("GITHUB_API_URL") or API).rstrip("/")
         address = urllib.parse.urlsplit(self.base)
         if address.scheme != "https" and not (
@@ -164,9 +169,8 @@ class Client:
                 )
             case 403:
                 advice = (
-                    "the token may not do this: it needs the permission 'Administration' of the "
-                    "repository (read to look, write to change), and where the organisation has "
-                    "single sign-on, to be authorised for it"
+                    f"the token may not do this: it needs the permission {self._permission}; where "
+                    "the organisation has single sign-on, it must be authorised for it"
                 )
             case 404:
                 advice = (

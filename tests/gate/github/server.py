@@ -56,6 +56,8 @@ class GitHub:
     organisation_rules: list[dict[str, Any]] = field(default_factory=list)
     classic: dict[str, Any] | None = None
     owner_errors: list[dict[str, Any]] = field(default_factory=list)
+    comments: list[dict[str, Any]] = field(default_factory=list)
+    """On every pull request, as ``comment`` makes them."""
     hide_bypass: bool = False
     cut_tree: bool = False
     instead: dict[str, Answer] = field(default_factory=dict)
@@ -91,6 +93,12 @@ class GitHub:
                 {"path": p, "mode": "100644", "type": "blob", "sha": "0" * 40} for p in self.files
             ]
             return 200, {"sha": "0" * 40, "truncated": self.cut_tree, "tree": tree}
+        if re.fullmatch(rf"{repository}/issues/\d+/comments", path):
+            return self._commented(method, query, body)
+        if match := re.fullmatch(rf"{repository}/issues/comments/(\d+)", path):
+            found = next(c for c in self.comments if c["id"] == int(match[1]))
+            found["body"] = body["body"]
+            return 200, found
         if path == f"{repository}/codeowners/errors":
             return 200, {"errors": self.owner_errors}
         name = path.removeprefix(f"{repository}/contents/")
@@ -131,6 +139,14 @@ class GitHub:
             found.update(body)
         hidden = {"bypass_actors"} if self.hide_bypass else set()
         return 200, {k: v for k, v in found.items() if k not in hidden}
+
+    def _commented(self, method: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if method == "POST":
+            self.comments.append(comment(len(self.comments) + 1, "github-actions[bot]", **body))
+            return 201, self.comments[-1]
+        size = int(query.get("per_page", 30))
+        start = (int(query.get("page", 1)) - 1) * size
+        return 200, self.comments[start : start + size]
 
     def _about(self) -> dict[str, Any]:
         return {"source_type": "Repository", "source": self.name, "node_id": "RRS_x"}
@@ -223,6 +239,11 @@ def _app(identity: int) -> dict[str, Any]:
     return _filled("integration", {"id": identity, "slug": "github-actions"})
 
 
+def comment(identity: int, login: str, body: str) -> dict[str, Any]:
+    """Return a comment of somebody."""
+    return {**_filled("issue-comment", {}), "id": identity, "user": _user(login), "body": body}
+
+
 def _user(login: str) -> dict[str, Any]:
     return _filled("simple-user", {"login": login})
 
@@ -274,7 +295,7 @@ def serving(github: GitHub) -> Iterator[GitHub]:
                 github.problems.append(problem)
             self.reply(status, text, {})
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815 - as the server calls them
+        do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815 - as the server calls them
 
         def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)

@@ -27,9 +27,11 @@ from tiergate.loads.values import (
     Unknown,
     Value,
     Values,
+    bounded,
     constant,
     constants,
-    is_torch,
+    either,
+    has_torch,
 )
 
 
@@ -57,10 +59,10 @@ class Calling(Library):
     def _store_attribute(self, name: str, values: Values) -> None: ...
 
     def _of_call(self, node: ast.Call) -> Values:
-        functions = self._evaluate(node.func, held=True)
-        dotted = {value.dotted for value in functions if isinstance(value, Symbol)}
-        first_held = bool(dotted & FOLLOWING_FIRST) or any(
-            isinstance(value, Getter) for value in functions
+        functions, base = self._called(node.func)
+        first_held = any(
+            value.dotted in FOLLOWING_FIRST if type(value) is Symbol else type(value) is Getter
+            for value in functions
         )
         outer, self._relied = self._relied, set()
         arguments = [
@@ -68,9 +70,11 @@ class Calling(Library):
         ]
         keywords = [(k.arg, self._evaluate(k.value)) for k in node.keywords]
         for name, values in keywords:
-            if name is not None and any(is_torch(value) for value in values):
+            if name is not None and has_torch(values):
                 self._store_attribute(name, values)
-        relied, self._relied = self._relied, outer | self._relied
+        relied = self._relied
+        outer |= relied
+        self._relied = outer
         given = Given(node, arguments, keywords)
         self._pass_modules(node.func, (*arguments, *(values for _, values in keywords)))
         found = NOTHING
@@ -79,7 +83,7 @@ class Calling(Library):
                 self._judge(value, node, given.arguments(), relied)
                 found |= UNKNOWN
             elif isinstance(value, Symbol):
-                found |= self._call_symbol(value.dotted, given, relied)
+                found = either(found, self._call_symbol(value.dotted, given, relied))
             elif isinstance(value, Function):
                 self._asked_returns.add(value.number)
                 found |= self._returns.get(value.number, UNKNOWN)
@@ -88,20 +92,29 @@ class Calling(Library):
             elif isinstance(value, Local):
                 found |= frozenset({Local()})
             else:
-                found |= UNKNOWN
-        if isinstance(node.func, ast.Attribute) and functions == UNKNOWN:
-            found = self._call_method(node.func, given) or found
+                found = either(UNKNOWN, found)
+        if base is not None and functions == UNKNOWN:
+            found = self._call_method(node.func, base, given) or found
         return self._placed(found or UNKNOWN, node)
+
+    def _called(self, function: ast.expr) -> tuple[Values, Values | None]:
+        """Return what is called and, where it is an attribute, whose."""
+        if not isinstance(function, ast.Attribute):
+            return self._evaluate(function, held=True), None
+        base = self._evaluate(function.value, held=True)
+        return bounded(self._placed(self._member(base, function.attr), function)), base
 
     def _pass_modules(self, function: ast.expr, given: Sequence[Values]) -> None:
         """Remember that functions of this name are given torch itself."""
-        if any(is_torch(value) for values in given for value in values):
+        if any(map(has_torch, given)):
             name = getattr(function, "attr", getattr(function, "id", ""))
             self._changed |= name not in self._given_torch
             self._given_torch.add(name)
 
-    def _call_method(self, function: ast.Attribute, given: Given) -> Values | None:
-        base = self._evaluate(function.value, held=True)
+    def _call_method(self, function: ast.expr, base: Values, given: Given) -> Values | None:
+        assert isinstance(function, ast.Attribute)
+        if isinstance(function.value, ast.Name):
+            base = self._evaluate(function.value, held=True)  # the arguments may have changed it
         if function.attr in {"setdefault", "update", "pop"} and isinstance(
             function.value, ast.Name
         ):

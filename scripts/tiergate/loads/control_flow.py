@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterable, Sequence
 
 from tiergate.loads.statements import Statements
-from tiergate.loads.values import NOTHING, UNKNOWN, Symbol, Values, bounded
+from tiergate.loads.values import NOTHING, UNKNOWN, Symbol, Values, bounded, either
 
 _LOOPS = 4
 _NEVER_SWALLOWING = ("builtins.open()", "torch.")
@@ -28,11 +28,14 @@ class ControlFlow(Statements):
         """Go on from wherever the code can come from."""
         every = list(states)
         alive = [env for env, live in every if live]
-        joined: Env = {}
-        for env in alive or [env for env, _ in every]:
+        first, *others = alive or [env for env, _ in every]
+        joined: Env = dict(first)
+        for env in others:
             for name, values in env.items():
-                joined[name] = joined.get(name, NOTHING) | values
-        self._scope.env = {name: bounded(values) for name, values in joined.items()}
+                known = joined.get(name, NOTHING)
+                if known is not values:
+                    joined[name] = bounded(either(known, values))
+        self._scope.env = joined
         self._live = bool(alive)
 
     def _branch(self, state: State, body: Sequence[ast.stmt]) -> State:
@@ -147,5 +150,5 @@ class ControlFlow(Statements):
 def _joined(env: Env, bound: Env) -> Env:
     joined = dict(env)
     for name, values in bound.items():
-        joined[name] = bounded(joined.get(name, NOTHING) | values)
+        joined[name] = bounded(either(joined.get(name, NOTHING), values))
     return joined

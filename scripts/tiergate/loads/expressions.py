@@ -61,7 +61,9 @@ class Expressions(Calling):
         if method is None:
             self._children(node)
             return UNKNOWN
-        values: Values = bounded(method(self, node))
+        values: Values = method(self, node)
+        if len(values) > 1:
+            values = bounded(values)
         if not held and values is not UNKNOWN:
             self._escape(node, values)
         return values

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tiergate.loads.calls import Policy
 from tiergate.loads.expressions import Expressions
 from tiergate.loads.findings import Place
+from tiergate.loads.lines import stands_within
 from tiergate.loads.scopes import FunctionNode, Scope, names_of, returns_plainly
 from tiergate.loads.values import (
     NOTHING,
@@ -40,6 +41,8 @@ class Functions(Expressions):
     ) -> None:
         super().__init__(module, lookup, policy)
         self._live = True
+        self._yields: list[int] = []
+        """Lines on which ``yield`` stands."""
         self._functions: dict[int, Function] = {}
         self._scopes: dict[int, Scope] = {}
         self._queue: list[tuple[FunctionNode, Scope]] = []
@@ -78,7 +81,7 @@ class Functions(Expressions):
         if scope.locals is not None:
             return
         # A class sees, like a module, only what it has bound already.
-        names, declarations = names_of(scope.node)
+        names, declarations = names_of(scope.node, walrus=self._walrus)
         scope.locals = names if scope.kind == "function" else frozenset()
         for declaration in declarations:
             for name in declaration.names:
@@ -123,7 +126,7 @@ class Functions(Expressions):
     def _return(self, scope: Scope, values: Values) -> None:
         node = scope.node
         if scope.plain is None:
-            scope.plain = returns_plainly(node)
+            scope.plain = returns_plainly(node, generators=self._may_yield(node))
         if not scope.plain:
             values = frozenset(loaders(values)) | UNKNOWN
         number = self._functions[id(node)].number
@@ -131,6 +134,9 @@ class Functions(Expressions):
         if not values <= known:
             self._returns[number] = bounded(known | values)
             self._changed |= self._returns[number] != known and number in self._asked_returns
+
+    def _may_yield(self, node: ast.AST) -> bool:
+        return id(node) in self._within_text or stands_within(self._yields, node)
 
     def _class(self, node: ast.ClassDef) -> None:
         for expression in (*node.bases, *(k.value for k in node.keywords), *node.decorator_list):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import re
 from collections.abc import Iterable
 
 from tiergate.loads import relevance
+from tiergate.loads.lines import Lines, stands_within
 from tiergate.loads.scopes import FunctionNode
 
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 _NO_PROSE = rb"(?![ \t]+(?!(?:and|as|else|for|if|in|is|not|or)\b)[A-Za-z])"
 # A function is followed only for the sake of one of these; with the words that each begins with.
 # What must stand before a word is asked after it: the word is then searched for as plain text.
@@ -46,36 +45,22 @@ class HotLines:
     """The lines of a file that name what loads, or may.
 
     Args:
-        source: its text.
+        lines: the file's.
     """
 
-    def __init__(self, source: bytes) -> None:
-        self._source = source
-        self._ends: list[int] = []
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
         self._hot: list[int] = []
-        self._lines: dict[bytes, frozenset[int]] = {}
-        """Where a pattern matches."""
 
     def find(self, names: Iterable[str]) -> None:
         """Look for what always matters, and for names that lead to what loads."""
-        source = self._source
+        source = self._lines.source
         words = [name.encode() for name in sorted(names)]
         words += {match[1] for match in _ASKED.finditer(source)}
         patterns = [pattern for word, pattern in _HOT if word in source]
         patterns += [relevance.word(word) for word in words]
-        if not self._ends:
-            self._ends = [match.start() for match in _LINE_END.finditer(self._source)]
-        hot: set[int] = set()
-        for pattern in patterns:
-            if pattern not in self._lines:
-                starts = (match.start() for match in re.finditer(pattern, source))
-                found = {bisect.bisect_left(self._ends, start) + 1 for start in starts}
-                self._lines[pattern] = frozenset(found)
-            hot |= self._lines[pattern]
-        self._hot = sorted(hot)
+        self._hot = sorted(frozenset[int]().union(*map(self._lines.matching, patterns)))
 
     def within(self, node: FunctionNode) -> bool:
         """Tell whether one of the lines is a function's."""
-        end = node.end_lineno or node.lineno
-        at = bisect.bisect_left(self._hot, node.lineno)
-        return at < len(self._hot) and self._hot[at] <= end
+        return stands_within(self._hot, node)

@@ -16,6 +16,7 @@ from tiergate.loads.calls import Policy
 from tiergate.loads.control_flow import ControlFlow
 from tiergate.loads.findings import Finding, Place, Proof
 from tiergate.loads.hot_lines import HotLines
+from tiergate.loads.lines import Lines
 from tiergate.loads.scopes import Scope
 from tiergate.loads.values import (
     NOTHING,
@@ -67,7 +68,10 @@ class Interpreter(ControlFlow):
         super().__init__(Scope(tree, "module", None), lookup, exports, absolute, policy)
         self._tree = tree
         self._dictionaries_matter = b"weights_only" in source
-        self._hot = HotLines(source)
+        self._walrus = b":=" in source
+        lines = Lines(source)
+        self._yields = sorted(lines.matching(b"yield"))
+        self._hot = HotLines(lines)
 
     def run(self) -> Result:
         """Interpret, and say what the last round found."""

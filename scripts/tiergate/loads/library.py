@@ -82,6 +82,8 @@ class Library(Members, ABC):
         self, module: Scope, lookup: Callable[[str], Values | None], policy: Policy
     ) -> None:
         super().__init__(module, lookup, policy)
+        self._walrus = True
+        """Whether ``:=`` stands in the file, or in a text that it runs."""
         self._texts: dict[tuple[str, str], ast.Module | ast.Expression] = {}
 
     # Provided by who follows expressions and statements.
@@ -263,6 +265,7 @@ class Library(Members, ABC):
     def _parsed(self, text: str, dotted: str) -> ast.Module | ast.Expression:
         """Parse a text once: rounds know its functions by their nodes."""
         if (text, dotted) not in self._texts:
+            self._walrus |= ":=" in text
             self._texts[text, dotted] = (
                 ast.parse(text, mode="eval") if dotted == "builtins.eval" else ast.parse(text)
             )

@@ -21,6 +21,7 @@ from tiergate.loads.values import (
     Unknown,
     Values,
     bounded,
+    either,
     symbol,
 )
 
@@ -51,10 +52,12 @@ class Members(Judging):
         self._attributes: dict[str, Values] = {}
 
     def _member(self, base: Values, name: str) -> Values:
+        if base is UNKNOWN and name != "torch":
+            return either(UNKNOWN, self._attributes.get(name, NOTHING))
         found = NOTHING
         for value in base:
             if isinstance(value, Symbol):
-                found |= self._dotted(f"{value.dotted}.{name}")
+                found = either(found, self._dotted(f"{value.dotted}.{name}"))
                 if value.dotted.endswith("()"):
                     found |= self._attributes.get(name, NOTHING)
             elif isinstance(value, (Loader, Partial)):

@@ -11,13 +11,15 @@ from tiergate.loads.scopes import DictionaryUses, Scope, dictionary_uses
 from tiergate.loads.values import (
     NOTHING,
     UNKNOWN,
+    Display,
     Symbol,
     Table,
     Unknown,
     Value,
     Values,
     bounded,
-    is_load,
+    either,
+    has_load,
     symbol,
 )
 
@@ -46,18 +48,26 @@ class Names(Record):
         scope = self._scope.elsewhere.get(name, self._scope)
         if scope is not self._scope:
             scope.shared.add(name)
-        if any(isinstance(value, Table) for value in values) and not self._tracked(scope, name):
-            values = loose(values)
-        values = bounded(frozenset(changeable(value) for value in values))
-        if any(is_load(value) for value in values):
-            self._load_names.add(name)
+        if values is not UNKNOWN:
+            values = self._under_name(values, name, scope)
         scope.env[name] = values
         for log in self._logs:
             log.setdefault(name, set()).update(values)
         known = scope.all.get(name, NOTHING)
-        if not values <= known:
-            scope.all[name] = bounded(known | values)
+        if values is not known and not values <= known:
+            scope.all[name] = bounded(either(known, values))
             self._changed |= scope.all[name] != known and name in scope.read
+
+    def _under_name(self, values: Values, name: str, scope: Scope) -> Values:
+        """Return what values are once they have a name by which they can be changed."""
+        kinds = {type(value) for value in values}
+        if Table in kinds and not self._tracked(scope, name):
+            values = loose(values)
+        if Display in kinds:
+            values = frozenset(changeable(value) for value in values)
+        if has_load(values):
+            self._load_names.add(name)
+        return bounded(values)
 
     def _tracked(self, scope: Scope, name: str) -> bool:
         """Tell whether every change of a dictionary of this name would be seen."""

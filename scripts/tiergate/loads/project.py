@@ -105,8 +105,9 @@ class Project:
             assert isinstance(tree, ast.Module)
 
             def lookup(dotted: str) -> Values | None:
-                asked[dotted] = found = self._lookup(dotted, path)
-                return found
+                if dotted not in asked:
+                    asked[dotted] = self._lookup(dotted, path)
+                return asked[dotted]
 
             def star(module: str) -> dict[str, Values]:
                 found = self._star(module, path)

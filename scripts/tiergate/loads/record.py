@@ -7,7 +7,17 @@ from collections.abc import Iterable
 
 from tiergate.loads.calls import Judgement
 from tiergate.loads.findings import SEVERITY, Finding, Place, Proof
-from tiergate.loads.values import LOAD, Loader, Partial, Symbol, Values, is_load, loaders
+from tiergate.loads.values import (
+    LOAD,
+    UNKNOWN,
+    Loader,
+    Partial,
+    Symbol,
+    Values,
+    has_load,
+    is_load,
+    loaders,
+)
 
 
 class Record:
@@ -29,11 +39,11 @@ class Record:
 
     def _placed(self, values: Values, node: ast.expr) -> Values:
         """Give torch.load, where it is named, its place."""
-        place = (node.lineno, node.col_offset)
-        if not any(is_load(value) for value in values):
-            if not loaders(values) and self._reads_like_load(node):
-                self._other.add(place)
+        if values is UNKNOWN or not has_load(values):
+            if self._reads_like_load(node) and not loaders(values):
+                self._other.add((node.lineno, node.col_offset))
             return values
+        place = (node.lineno, node.col_offset)
         self._named.add(place)
         return frozenset(
             Loader(*place, never_safe=isinstance(v, Symbol) and v.dotted != LOAD)
@@ -44,9 +54,9 @@ class Record:
 
     def _reads_like_load(self, node: ast.expr) -> bool:
         """Tell whether who does not follow values may take an expression for torch.load."""
-        if isinstance(node, ast.Attribute):
+        if type(node) is ast.Attribute:
             return node.attr == "load"
-        return isinstance(node, ast.Name) and node.id in self._load_names
+        return type(node) is ast.Name and node.id in self._load_names
 
     def _looked_at(self, operands: Iterable[Values]) -> None:
         """Take note of torch.load where it is neither called nor kept."""

@@ -59,6 +59,7 @@ _COMPUTED = tuple(
 )
 _WORD = re.compile(rb"\w+")
 _STAR = re.compile(rb"^[ \t]*from\b[^\n#]*\bimport[ \t]*\*", re.MULTILINE)
+_ANY_STAR = re.compile(rb"import[ \t]*\*")
 _LOOK_BACK = 80
 _OFTEN = frozenset({b"self", b"cls"})
 _TORCH_NAMES = frozenset(
@@ -87,7 +88,7 @@ def may_load(source: bytes) -> bool:
         bases = _loading(source)
         bases |= {match[1] for computed in _COMPUTED for match in computed.finditer(source)}
         bases |= _with_dictionary(source)
-        if _HANDED_ON.search(values) and bases - _OFTEN:
+        if bases - _OFTEN and _HANDED_ON.search(values):
             return True
         if any(_may_be_torch(values, base) for base in bases):
             return True
@@ -161,9 +162,10 @@ def _may_be_torch(values: bytes, name: bytes) -> bool:
 def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:
     """Tell whether a file may have one of a module's names from it."""
     present = [name.encode() for name in sorted(names) if name.encode() in source]
-    if not _names(source, module):
+    star = _ANY_STAR.search(source) and _STAR.search(source)
+    if not (present or star) or not _names(source, module):
         return False
-    if _STAR.search(source):
+    if star:
         return True
     found = (re.escape(name) for name in present)
     called = (
@@ -171,7 +173,7 @@ def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:
         + b"|".join(found)
         + rb")\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|or)\b)[A-Za-z])"
     )
-    return bool(present) and re.search(called, source) is not None
+    return re.search(called, source) is not None
 
 
 def may_rebind(source: bytes, module: str, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tiergate.loads.values import Values
@@ -52,11 +52,15 @@ def statements(node: ast.AST) -> list[ast.stmt]:
 
 
 def names_of(
-    node: ast.AST,
+    node: ast.AST, *, walrus: bool = True
 ) -> tuple[frozenset[str], list[ast.Global | ast.Nonlocal]]:
     """Return the names that a scope's own code binds, and its global and nonlocal statements.
 
     What inner scopes bind and declare is left out.
+
+    Args:
+        node: the scope's.
+        walrus: whether expressions may bind names: False where ``:=`` stands nowhere.
     """
     names: set[str] = set()
     declarations: list[ast.Global | ast.Nonlocal] = []
@@ -64,7 +68,7 @@ def names_of(
         arguments = node.args
         names |= {a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
         names |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a is not None}
-    for inner in _own(node):
+    for inner in _own(node, _children if walrus else _binding_children):
         if isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
             names.add(inner.id)
         elif isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -80,14 +84,19 @@ def names_of(
     return frozenset(names.difference(*(d.names for d in declarations))), declarations
 
 
-def returns_plainly(node: ast.AST) -> bool:
-    """Tell whether a call gives what a function returns: no decorator, coroutine or generator."""
+def returns_plainly(node: ast.AST, *, generators: bool = True) -> bool:
+    """Tell whether a call gives what a function returns: no decorator, coroutine or generator.
+
+    Args:
+        node: the function.
+        generators: whether there may be any: False where ``yield`` stands nowhere.
+    """
     if isinstance(node, ast.Lambda):
         return True
-    return (
-        isinstance(node, ast.FunctionDef)
-        and not node.decorator_list
-        and not any(isinstance(inner, (ast.Yield, ast.YieldFrom)) for inner in _walk(node))
+    if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+        return False
+    return not generators or not any(
+        isinstance(inner, (ast.Yield, ast.YieldFrom)) for inner in _walk(node)
     )
 
 
@@ -123,7 +132,17 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         waiting += _children(inner)
 
 
-def _own(node: ast.AST) -> Iterator[ast.AST]:
+def _binding_children(node: ast.AST) -> list[ast.AST]:
+    """Return what binds names where no expression does: statements, patterns and targets."""
+    return [
+        child
+        for child in _children(node)
+        if not isinstance(child, ast.expr)
+        or type(getattr(child, "ctx", None)) in {ast.Store, ast.Del}
+    ]
+
+
+def _own(node: ast.AST, children: Callable[[ast.AST], list[ast.AST]]) -> Iterator[ast.AST]:
     """Yield the nodes of a scope's own code; of inner scopes only the node itself."""
     waiting: list[ast.AST] = (
         [node.body] if isinstance(node, ast.Lambda) else [*reversed(statements(node))]
@@ -148,7 +167,7 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
                 for part in (child.target,)
             ]
         else:
-            waiting += _children(inner)
+            waiting += children(inner)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 LOAD = "torch.load"
 
@@ -14,8 +15,8 @@ _SAME = {
     "torch.load.__call__": LOAD,
     "torch.serialization._load": "torch.serialization._load",
 }
-# Private, and pickle all the same.
-_ALWAYS_UNSAFE = frozenset({"torch.serialization._load", "torch.serialization._legacy_load"})
+# The last two are private, and pickle all the same.
+_LOADS = frozenset({LOAD, "torch.serialization._load", "torch.serialization._legacy_load"})
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,14 @@ def _key(item: tuple[str, Values]) -> str:
     return item[0]
 
 
+# The same few names and constants come again and again: a set is made, and hashed, once.
+@lru_cache(maxsize=4096, typed=True)
 def constant(value: object) -> Values:
     """Return the set of one constant."""
     return frozenset({Constant(type(value).__name__, value)})
 
 
+@lru_cache(maxsize=16384)
 def symbol(dotted: str) -> Values:
     """Return the set of one importable thing, under its usual name."""
     if dotted.endswith(".torch"):  # a package that passes torch on
@@ -130,19 +134,44 @@ def symbol(dotted: str) -> Values:
     return frozenset({Symbol(_SAME.get(dotted, dotted))})
 
 
+def either(one: Values, other: Values) -> Values:
+    """Return the union, and no new set where one of both has it all."""
+    if one is other or not other:
+        return one
+    return one | other if one else other
+
+
 def is_torch(value: Value) -> bool:
     """Tell whether a value is the module torch, or the one in which ``load`` is defined."""
-    return isinstance(value, Symbol) and value.dotted in _MODULES
+    return type(value) is Symbol and value.dotted in _MODULES
+
+
+def has_torch(values: Values) -> bool:
+    """Tell whether one of the values is the module torch."""
+    for value in values:  # noqa: SIM110 - asked of every argument: a generator costs twice as much
+        if type(value) is Symbol and value.dotted in _MODULES:
+            return True
+    return False
 
 
 def is_load(value: Value) -> bool:
     """Tell whether a value is torch.load, or one of the functions behind it, without a place."""
-    return isinstance(value, Symbol) and (value.dotted == LOAD or value.dotted in _ALWAYS_UNSAFE)
+    return type(value) is Symbol and value.dotted in _LOADS
+
+
+def has_load(values: Values) -> bool:
+    """Tell whether one of the values is torch.load without a place."""
+    for value in values:  # noqa: SIM110 - asked of every name: a generator costs twice as much
+        if type(value) is Symbol and value.dotted in _LOADS:
+            return True
+    return False
 
 
 def loaders(values: Values) -> list[Loader | Partial]:
     """Return what among the values loads."""
-    return [value for value in values if isinstance(value, (Loader, Partial))]
+    if values is UNKNOWN:
+        return []
+    return [value for value in values if type(value) is Loader or type(value) is Partial]
 
 
 def exported(values: Iterable[Value]) -> Values:

@@ -193,6 +193,7 @@ FIELDS: Mapping[str, Callable[[Criterion, Criterion], Iterator[Change]]] = {
     "name": _neutral,
     "remedy": _neutral,
     "mark": _neutral,
+    "gpu_memory": _neutral,
     "devices": _devices,
     "needs": _needs,
     "timeout": _at_most("timeout"),

@@ -28,6 +28,7 @@ RepositoryPath = Annotated[
     ),
 ]
 Seconds = Annotated[float, Meta(gt=0, le=86_400, description="Seconds.")]
+Gigabytes = Annotated[float, Meta(gt=0, le=10_000, description="Gigabytes, of 10⁹ bytes.")]
 EnvironmentName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 

@@ -33,22 +33,32 @@ _Known = tuple[int, int]
 
 
 class Cancellation:
-    """Tells running processes that the user, or the runner, wants the run to end."""
+    """Tells running processes that the user, or the runner, wants them to end.
 
-    def __init__(self) -> None:
+    Args:
+        of_all: that of the whole run, where this one is of a part of it: it counts here as well.
+    """
+
+    def __init__(self, of_all: Cancellation | None = None) -> None:
         self._event = threading.Event()
-        self.reason = ""
+        self._reason = ""
+        self._of_all = of_all
 
     def cancel(self, reason: str) -> None:
         """Ask for the end; the first reason is kept."""
         if not self._event.is_set():
-            self.reason = reason
+            self._reason = reason
             self._event.set()
 
     @property
     def requested(self) -> bool:
         """Whether the end was asked for."""
-        return self._event.is_set()
+        return self._event.is_set() or (self._of_all is not None and self._of_all.requested)
+
+    @property
+    def reason(self) -> str:
+        """Why the end was asked for; empty where it was not."""
+        return self._reason or (self._of_all.reason if self._of_all is not None else "")
 
 
 class Bounded(msgspec.Struct):

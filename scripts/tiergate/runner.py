@@ -1,10 +1,9 @@
-"""Runs the cells of one leg: in parallel, in the order that their needs allow."""
+"""Runs the cells of one leg: learns of interpreter and device, then evaluates cell by cell."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -12,21 +11,21 @@ import msgspec
 from tiergate import checkers, excerpts, judge
 from tiergate.baseline import Baseline, against
 from tiergate.candidate import Candidate
+from tiergate.cell_run import CellRun, Found
 from tiergate.checkers import Checker, Context, Observation, Share, Timings
 from tiergate.errors import UserError
 from tiergate.fields import Device
 from tiergate.plan import Cell
-from tiergate.verdict import PASSING, Part, Verdict
+from tiergate.processes import Cancellation
+from tiergate.schedule import GpuMemory
+from tiergate.verdict import Part, Verdict
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
     from tiergate.cache_cells import Session
 
 DEVICE_TIMEOUT = 120.0
 """Seconds that the proof of a device, or the environment's fingerprint, may take."""
 
-_TICK = 0.2
 _NO_SHARES: Mapping[str, Share] = {}
 
 
@@ -58,6 +57,8 @@ class LegResult(msgspec.Struct):
     """Of the cells that were started."""
     environment: dict[str, str] = {}
     device_proof: dict[str, str] = {}
+    gpu_memory: float = 0.0
+    """GB of the GPU's memory that were free when its proof was made."""
 
 
 def run_leg(
@@ -77,7 +78,8 @@ def run_leg(
 ) -> LegResult:
     """Evaluate the selected cells of a leg; the verdicts come in the order of the plan.
 
-    A cell whose needs were selected and did not pass is ``blocked``; whether one of which this is
+    A cell whose needs were selected and did not pass is ``blocked``, also where its evaluation had
+    begun already; whether one of which this is
     only a part does, is known when the shards are put together. After a cancellation no cell
     is started any more; those without a verdict are simply missing from the result.
 
@@ -107,8 +109,19 @@ def run_leg(
     longest_first = sorted(
         wanted, key=lambda cell: 0 if cell.name in known else -expected(cell.name)
     )
-    done = _run_cells(longest_first, candidate, jobs, listener, evaluate, known)
-    ordered = [done[cell.name] for cell in wanted if cell.name in done]
+    run = CellRun(
+        longest_first,
+        candidate,
+        jobs,
+        listener,
+        evaluate,
+        known=known,
+        parts=shares,
+        memory=GpuMemory(result.gpu_memory) if device == "cuda" else None,
+    )
+    run()
+    ordered = [run.found[cell.name] for cell in wanted if cell.name in run.found]
+    result.timings = {name: t for name, t in evaluate.timings.items() if name not in run.dropped}
     result.verdicts = [found for found in ordered if isinstance(found, Verdict)]
     result.parts = [found for found in ordered if isinstance(found, Part)]
     return result
@@ -141,6 +154,7 @@ def _identify(
             said = proof.problem or proof.of("no-device")[0]["reason"]
             return f"no usable CUDA device: {said}"
         result.device_proof = proof.of("device")[0]["values"]
+        result.gpu_memory = proof.of("device")[0]["free"] / 1e9
     if session is not None:
         folders = found.of("search")[0]["folders"]
         session.learn(result.environment, folders, result.device_proof)
@@ -185,91 +199,6 @@ def _nothing_runs(
     return result
 
 
-def _run_cells(
-    wanted: list[Cell],
-    candidate: Candidate,
-    jobs: int,
-    listener: Listener,
-    evaluate: Evaluation,
-    known: Mapping[str, Verdict],
-) -> dict[str, Verdict | Part]:
-    verdicts: dict[str, Verdict] = {}
-    parts: dict[str, Part] = {}
-    waiting = list(wanted)
-    running: dict[Future[Verdict | Part], Cell] = {}
-    placed: dict[str, tuple[float, int]] = {}
-    began = time.monotonic()
-    names = {cell.name for cell in wanted if cell.name not in evaluate.shares}
-
-    def finish(found: Verdict | Part) -> None:
-        if isinstance(found, Part):
-            parts[found.cell] = found
-            listener.observed(found)
-            return
-        started, slot = placed.get(found.cell, (time.monotonic() - began, 0))
-        verdict = msgspec.structs.replace(found, started=round(started, 3), slot=slot)
-        verdicts[verdict.cell] = verdict
-        listener.finished(verdict)
-
-    with ExitStack() as stack:
-        pool: ThreadPoolExecutor | None = None
-        try:
-            while waiting or running:
-                if candidate.cancellation.requested:
-                    waiting.clear()
-                for cell in list(waiting):
-                    # A part waits for nothing: it is no verdict yet.
-                    waits = cell.name in names
-                    needs = [need for need in cell.needs if waits and need in names]
-                    unmet = [
-                        n for n in needs if n in verdicts and verdicts[n].status not in PASSING
-                    ]
-                    if unmet:
-                        waiting.remove(cell)
-                        reason = f"needs {', '.join(unmet)}, which did not pass"
-                        finish(
-                            judge.not_run(cell.criterion, cell.device, "blocked", reason, candidate)
-                        )
-                    elif not all(need in verdicts for need in needs):
-                        continue
-                    elif cell.name in known:
-                        waiting.remove(cell)
-                        finish(known[cell.name])
-                    elif len(running) < jobs:
-                        waiting.remove(cell)
-                        taken = {placed[busy.name][1] for busy in running.values()}
-                        slot = next(n for n in range(jobs) if n not in taken)
-                        placed[cell.name] = (time.monotonic() - began, slot)
-                        listener.started(cell.name)
-                        pool = pool or stack.enter_context(_threads(jobs))
-                        running[pool.submit(evaluate, cell)] = cell
-                if not running:
-                    continue
-                for future in _done(running):
-                    del running[future]
-                    finish(future.result())
-        except BaseException as error:
-            # Whoever listens is gone, for example: what runs would be waited for.
-            candidate.cancellation.cancel(f"stopped by {type(error).__name__}")
-            raise
-    return {**verdicts, **parts}
-
-
-def _threads(jobs: int) -> ThreadPoolExecutor:
-    """Return the threads that evaluate cells."""
-    # Slow to import, and not needed where every cell has its answer.
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-    return ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell")
-
-
-def _done(running: Collection[Future[Verdict | Part]]) -> set[Future[Verdict | Part]]:
-    """Return the evaluations that have ended; wait a moment for the first of them."""
-    from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415 - as above
-
-    return wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
-
-
 class Evaluation(msgspec.Struct, frozen=True):
     """Evaluates one cell, in whichever thread."""
 
@@ -281,11 +210,13 @@ class Evaluation(msgspec.Struct, frozen=True):
     shares: Mapping[str, Share] = {}
     timings: dict[str, Timings] = {}
 
-    def __call__(self, cell: Cell) -> Verdict | Part:
+    def __call__(self, cell: Cell, cancellation: Cancellation) -> Found:
         """Evaluate a cell, or the shard's part of it; whatever goes wrong is told by it, too."""
-        return self.part(cell) if cell.name in self.shares else self.verdict(cell)
+        if cell.name in self.shares:
+            return self.part(cell, cancellation)
+        return self.verdict(cell, cancellation)
 
-    def _context(self, cell: Cell) -> Context:
+    def _context(self, cell: Cell, cancellation: Cancellation | None) -> Context:
         def progress(what: str) -> None:
             self.listener.progress(cell.name, what)
 
@@ -295,6 +226,8 @@ class Evaluation(msgspec.Struct, frozen=True):
         timings = self.timings[cell.name] = Timings()
         share = self.shares.get(cell.name)
         candidate = self.candidate
+        if cancellation is not None:
+            candidate = msgspec.structs.replace(candidate, cancellation=cancellation)
         if self.session is not None:
             candidate = self.session.watched(cell, candidate)
         return Context(
@@ -308,9 +241,9 @@ class Evaluation(msgspec.Struct, frozen=True):
             timings,
         )
 
-    def part(self, cell: Cell) -> Part:
+    def part(self, cell: Cell, cancellation: Cancellation | None = None) -> Part:
         """Evaluate the shard's part of a cell."""
-        context = self._context(cell)
+        context = self._context(cell, cancellation)
         started = time.monotonic()
         criterion = cell.criterion
         none = Part(criterion=criterion.id, device=cell.device)
@@ -339,9 +272,9 @@ class Evaluation(msgspec.Struct, frozen=True):
             reproduce=judge.commands(context, checker),
         )
 
-    def verdict(self, cell: Cell) -> Verdict:
-        """Evaluate and judge a cell."""
-        context = self._context(cell)
+    def verdict(self, cell: Cell, cancellation: Cancellation | None = None) -> Verdict:
+        """Evaluate and judge a cell; ``cancellation`` ends it in place of the candidate's."""
+        context = self._context(cell, cancellation)
         checker = checkers.get(cell.criterion.uses)
         started = time.monotonic()
         try:

@@ -17,6 +17,7 @@ from tiergate.expectation import Expectation
 from tiergate.fields import (
     Device,
     EnvironmentName,
+    Gigabytes,
     Identifier,
     Remedy,
     RepositoryPath,
@@ -41,7 +42,10 @@ _EXAMPLE = {
 
 
 class CriterionEntry(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"with_": "with"}
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"with_": "with", "gpu_memory": "gpu-memory"},
 ):
     """One line of the gate."""
 
@@ -82,13 +86,22 @@ class CriterionEntry(
     needs: Annotated[
         list[Identifier],
         Meta(
-            description="Criteria that must pass before this one is evaluated.",
+            description="Criteria without whose pass this one is blocked. They are evaluated "
+            "first, unless this one only imports or collects: that may be done meanwhile.",
             examples=[["ISS-001", "ISS-003"]],
         ),
     ] = []
     timeout: Annotated[
         Seconds | None,
         Meta(description="Seconds after which it counts as an error.", examples=[120]),
+    ] = None
+    gpu_memory: Annotated[
+        Gigabytes | None,
+        Meta(
+            description="GB of the GPU's memory that it takes. Criteria share a GPU as long as "
+            "they fit together into what is free; one that does not say has it for itself.",
+            examples=[8],
+        ),
     ] = None
     remedy: Annotated[
         Remedy | None,
@@ -291,6 +304,7 @@ class Criterion(msgspec.Struct, frozen=True):
     retries: int = 0
     flaky: Literal["fail", "warn"] = "fail"
     proofs: tuple[ProofEntry, ...] = ()
+    gpu_memory: float | None = None
 
     @property
     def needs_base(self) -> bool:
@@ -486,6 +500,7 @@ def _criterion(
         retries=entry.retries,
         flaky=entry.flaky,
         proofs=tuple(entry.proofs),
+        gpu_memory=entry.gpu_memory,
     )
 
 

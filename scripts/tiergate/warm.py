@@ -156,12 +156,12 @@ class WarmInterpreter:
                 except OSError as error:
                     self.failed = f"it has ended ({error.strerror})"
                 self._await(cancellation)
-            return not self.failed
+            return self._imported is not None
 
     def _await(self, cancellation: Cancellation) -> None:
-        """Wait until it has imported what it imports ahead of time."""
+        """Wait until it has imported what it imports ahead of time, or nobody waits any more."""
         deadline = time.monotonic() + _START_SECONDS
-        while self._imported is None and not self.failed:
+        while self._imported is None and not self.failed and not cancellation.requested:
             if select.select([self._control], [], [], _TICK)[0]:
                 try:
                     data = self._control.recv(_MESSAGE)
@@ -169,7 +169,7 @@ class WarmInterpreter:
                 except (OSError, msgspec.DecodeError):
                     shown = self._output.getvalue().decode(errors="replace").strip()
                     self.failed = shown.rpartition("\n")[2][:300] or "it ended at once"
-            elif cancellation.requested or time.monotonic() > deadline:
+            elif time.monotonic() > deadline:
                 self.failed = "it was not ready in time"
 
     def run(

@@ -198,6 +198,7 @@ NEUTRAL = {
     "comments": ("gate: T", "# why\ngate: T"),
     "a zero that was implied": ("{passed: 11}", "{passed: 11, failed: 0}"),
     "the engine": ("paths: [src]}", "paths: [src], engine: default}"),
+    "memory of the GPU": ("uses: imports", "uses: imports\n    gpu-memory: 8"),
     "the name of a proof": ("name: a module is gone", "name: the module is gone"),
 }
 
@@ -225,6 +226,7 @@ SHOWN_BY = {
     "CriterionEntry.devices": "a device is dropped",
     "CriterionEntry.needs": "a need is dropped",
     "CriterionEntry.timeout": "more time",
+    "CriterionEntry.gpu-memory": "memory of the GPU",
     "CriterionEntry.remedy": "remedies",
     "CriterionEntry.retries": "more retries",
     "CriterionEntry.flaky": "flakes only warn",
@@ -319,7 +321,7 @@ def test_a_field_of_a_criterion_that_is_not_known_counts_as_weaker(monkeypatch, 
     monkeypatch.setattr(drift_criteria, "FIELDS", known)
     old = parse(BASE).criterion("TESTS")
     (change,) = drift_criteria.compare(old, msgspec.structs.replace(old, **{name: "other"}))
-    assert (change.message, change.weakening) == (f"{name} changed", True)
+    assert (change.message, change.weakening) == (f"{name.replace('_', '-')} changed", True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from samples import Sample
+from samples import Sample, ended
 
 from tiergate import checkers, plan, runner
 from tiergate.runner import LegResult
@@ -131,6 +131,34 @@ def test_need_that_could_not_be_evaluated_blocks_as_well(bare: Sample):
         criterion("after", needs=["broken"]),
     )
     assert statuses(result) == {"broken": "error", "after": "blocked"}
+
+
+def test_collection_that_began_before_its_need_failed_is_ended_with_its_process(sample: Sample):
+    """The need waits for the collection to run, then fails; the collection would take minutes."""
+    running = sample.root.parent / "running"
+    sample.write(
+        "tests/test_long.py",
+        f"import os, pathlib, time\npathlib.Path({str(running)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(600)\n",
+    )
+    sample.write(
+        "src/needed.py",
+        f"import os, time\nwhile not os.path.exists({str(running)!r}):\n    time.sleep(0.01)\n"
+        "raise ImportError('after the collection had begun')\n",
+    )
+    collection = {"id": "all", "uses": "collection", "expect": {"collected": 1}}
+    result = leg(
+        sample,
+        {**collection, "timeout": 300, "needs": ["needed"]},
+        {"id": "needed", "uses": "imports", "with": {"module": "needed"}},
+    )
+    blocked, failed = result.verdicts
+    assert (failed.status, blocked.status) == ("fail", "blocked")
+    assert blocked.summary == "needs needed@cpu, which did not pass"
+    assert blocked.evidence.output == ""
+    assert (blocked.seconds, blocked.slot) == (0.0, 0)
+    assert result.timings.keys() == {"needed@cpu"}
+    assert ended(int(running.read_text()), seconds=0)
 
 
 def test_need_that_was_not_selected_does_not_block(bare: Sample):

@@ -56,6 +56,7 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
         ("devices", ", ".join(criterion.devices)),
         ("needs", ", ".join(criterion.needs)),
         ("timeout", f"{criterion.timeout:g} s"),
+        ("gpu-memory", f"{criterion.gpu_memory:g} GB" if criterion.gpu_memory else ""),
         ("retries", f"{criterion.retries}, flaky: {criterion.flaky}" if criterion.retries else ""),
         *(("waived", _waiver(w)) for w in gate.waivers if w.criterion == criterion.id),
         ("defined at", f"{gate.path}:{criterion.mark.line}"),

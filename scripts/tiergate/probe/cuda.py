@@ -42,6 +42,7 @@ def run(job: dict[str, Any], channel: Channel) -> int:
                 "cuda": torch.version.cuda,
                 "result": str(int(computed.sum().item())),
             },
+            free=torch.cuda.mem_get_info(0)[0],
         )
     except Exception:  # noqa: BLE001 - a driver fails in many ways; each is the evidence
         reason = clip(traceback.format_exc(limit=3), 2000)

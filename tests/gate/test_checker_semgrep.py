@@ -14,7 +14,7 @@ import pytest
 from samples import SCRIPTS, Sample
 
 from tiergate.checkers import semgrep
-from tiergate.scanning import engines, rules
+from tiergate.scanning import engines, rules, syntax
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
 
@@ -161,6 +161,32 @@ def test_file_that_cannot_be_analysed_is_an_error_and_named(
     verdict = scan(sample)
     assert verdict.status == "error"
     assert message in verdict.summary
+
+
+def test_interpreter_that_is_not_the_judges_says_itself_what_it_does_not_compile(
+    sample: Sample, tmp_path: Path, monkeypatch
+):
+    sample.write("src/broken.py", "return 1\n")
+    sample.write("src/wide_name.py", "torch.\uff4c\uff4f\uff41\uff44(p)\n")
+    monkeypatch.setattr(syntax, "is_own", lambda _: True)
+    own = scan(sample)
+    monkeypatch.setattr(syntax, "is_own", lambda _: False)
+    others = scan(sample)
+    assert own.status == others.status == "error"
+    assert own.summary == others.summary
+    assert "src/broken.py:1: SyntaxError: 'return' outside function" in own.summary
+    assert "src/wide_name.py:1: the name" in own.summary
+    assert "is read as 'load'" in own.summary
+
+
+def test_interpreter_is_the_judges_where_both_are_one_program(tmp_path: Path):
+    linked = tmp_path / "python"
+    linked.symlink_to(sys.executable)
+    assert syntax.is_own(linked)
+    other = tmp_path / "other"
+    shutil.copy(sys.executable, other)
+    assert not syntax.is_own(other)
+    assert not syntax.is_own(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("name", [b"src/\xff.py", b"src/a\nb.py"])

@@ -1,4 +1,7 @@
-"""Which files does this interpreter itself not compile?  Nothing is executed."""
+"""Which files does this interpreter itself not compile?  Nothing is executed.
+
+The judge uses it too, where it runs on the candidate's interpreter itself.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +20,36 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     """Compile each of ``job["files"]`` and report the ones that fail."""
     warnings.simplefilter("ignore")
     for name in job["files"]:
-        problem = _problem(Path(job["repository"], name))
-        if problem is not None:
-            channel.send("unreadable", path=name, **problem)
+        found = _read_and_compile(Path(job["repository"], name))
+        if found is not None:
+            channel.send("unreadable", path=name, **found)
     channel.send("compiled", files=len(job["files"]))
     return 0
 
 
-def _problem(path: Path) -> dict[str, Any] | None:
+def problem(source: bytes, name: str) -> dict[str, Any] | None:
+    """Return why this interpreter does not compile a source, or why tools would misread it."""
     try:
-        source = path.read_bytes()
-        with path.open("rb") as stream:
-            encoding, _ = tokenize.detect_encoding(stream.readline)
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
         if encoding not in ("utf-8", "utf-8-sig"):
             return {"line": 1, "message": f"declares the encoding {encoding!r}; only UTF-8 is read"}
-        compile(source, str(path), "exec", dont_inherit=True)
+        compile(source, name, "exec", dont_inherit=True)
         return None if source.isascii() else _misleading_name(source)
     except SyntaxError as error:
         return {
             "line": error.lineno or 1,
             "message": clip(f"{type(error).__name__}: {error.msg}", 300),
         }
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         return {"line": 1, "message": clip(f"{type(error).__name__}: {error}", 300)}
+
+
+def _read_and_compile(path: Path) -> dict[str, Any] | None:
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        return {"line": 1, "message": clip(f"{type(error).__name__}: {error}", 300)}
+    return problem(source, str(path))
 
 
 def _misleading_name(source: bytes) -> dict[str, Any] | None:

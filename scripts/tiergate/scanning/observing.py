@@ -42,12 +42,16 @@ def observe(request: Request, context: Context) -> Observation:
         return Observation(error=f"no Python file in {', '.join(request.paths)}")
     engine = engines.fast() if request.engine == "fast" else None
     kept = caches(request.rules, request.engine, context.candidate)
-    # Compiling and semgrep are processes of their own: this one resolves meanwhile.
+    own = syntax.is_own(context.candidate.python)
+    # Semgrep and the candidate's interpreter are processes of their own: this one resolves
+    # meanwhile, and compiles where it is the same interpreter.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        compiling = pool.submit(syntax.errors, inventory, kept, context)
         scanning = pool.submit(matching.run, request.rules, engine, inventory, kept, context)
+        if not own:
+            compiling = pool.submit(syntax.errors_by_candidate, inventory, kept, context)
         scan = resolved(request.rules, request.policy, inventory, kept, repository)
-        errors, matched = compiling.result(), scanning.result()
+        errors = syntax.errors_by_judge(inventory, kept) if own else compiling.result()
+        matched = scanning.result()
     kept.save()
     if context.candidate.cancellation.requested:
         return Observation(error=f"cancelled: {context.candidate.cancellation.reason}")

@@ -279,19 +279,23 @@ import resource, sys
 from tiergate.candidate import ProbeResult
 from tiergate.checkers import session_records
 count = int(sys.argv[1])
+def name(n):
+    return f"tests/test_{n // 100}.py::test_number_{n}[parameter-{n}]"
 def records():
     for n in range(count):
-        test = f"tests/test_{n // 100}.py::test_number_{n}[parameter-{n}]"
-        yield {"event": "item", "id": test, "path": test.split("::")[0], "body": f"{n:016x}"}
-    yield {"event": "selected", "ids": []}
+        yield {"event": "item", "id": name(n), "path": name(n)[:14], "body": f"{n:016x}"}
+    yield {"event": "selected", "ids": [name(n) for n in range(count)]}
+    for n in range(count):
+        yield {"event": "start", "id": name(n)}
+        yield {"event": "passed", "id": name(n), "seconds": n / 7}
 session = session_records.read_session(ProbeResult(records=list(records())))
-assert session.counts["collected"] == count
+assert session.counts["collected"] == session.counts["passed"] == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
 def memory(tests: int) -> None:
-    """What the judge needs for the records of a collection (goal: at most 300 MB)."""
+    """What the judge needs for the records of a run that passes (goal: at most 300 MB)."""
     python = VENVS / "judge" / "bin" / "python"
     done = subprocess.run(
         [python, "-c", _MEMORY, str(tests)], capture_output=True, text=True, check=True

@@ -210,9 +210,11 @@ class _Receiver:
             return
         try:
             record = msgspec.json.decode(data)
-            genuine = record["nonce"] == self._nonce and record["number"] == len(self.records)
+            # What was checked is not kept.
+            genuine = record.pop("nonce") == self._nonce
+            genuine = genuine and record.pop("number") == len(self.records)
             event = record["event"]
-        except (msgspec.DecodeError, TypeError, KeyError):
+        except (msgspec.DecodeError, AttributeError, TypeError, KeyError):
             genuine, event, record = False, "", {}
         if not genuine or self.closed is not None:
             self.problem = "its record pipe carried something that the probe did not write"

@@ -24,6 +24,8 @@ TERMINATE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.3
 _POLL_SECONDS = 0.1
 _CHUNK = 65_536
+_LITTLE = 4096
+_GATHER_SECONDS = 0.005
 _PIPE_LIMIT = 1024 * 1024
 MARK = "TIERGATE_PROCESS_MARK"
 """The environment variable by which the descendants of a process are known."""
@@ -278,11 +280,8 @@ def _read_to_the_end(
                 ready = []  # every stream is closed: only its exit is awaited
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_SECONDS)
-            for descriptor in ready:
-                if data := os.read(descriptor, _CHUNK):
-                    sinks[descriptor](data)
-                else:
-                    selector.unregister(descriptor)
+            if _read(ready, sinks, selector):
+                time.sleep(_GATHER_SECONDS)  # rather than to wake for each line of a fast writer
             now = time.monotonic()
             if exited is None and process.poll() is not None:
                 exited = now
@@ -294,6 +293,23 @@ def _read_to_the_end(
                 return "cancelled"
             elif now > deadline:
                 return "timed out"
+
+
+def _read(
+    ready: Sequence[int],
+    sinks: Mapping[int, Callable[[bytes], None]],
+    selector: selectors.BaseSelector,
+) -> bool:
+    """Read once from each descriptor that is ready; tell whether there was only little to read."""
+    little = bool(ready)
+    for descriptor in ready:
+        if data := os.read(descriptor, _CHUNK):
+            sinks[descriptor](data)
+            little = little and len(data) < _LITTLE
+        else:
+            selector.unregister(descriptor)
+            little = False
+    return little
 
 
 class _Lines:

@@ -9,11 +9,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pluggy
 import pytest
 from samples import Sample
 
 from tiergate.candidate import ProbeResult
 from tiergate.probe import text
+from tiergate.probe.hooks import monitor
 from tiergate.probe.records import Channel
 
 
@@ -106,6 +108,42 @@ def test_channel_is_not_inherited_by_programs():
     os.close(writer)
 
 
+class Hooks:
+    """The implementation of two hooks."""
+
+    @pluggy.HookimplMarker("sample")
+    def watched(self, value: int) -> int:
+        return value + 1
+
+    @pluggy.HookimplMarker("sample")
+    def other(self, value: int) -> int:
+        return value + 2
+
+
+class OtherManager(pluggy.PluginManager):
+    """Calls hooks with one more parameter, as another pluggy might."""
+
+    def __init__(self) -> None:
+        super().__init__("sample")
+        execute = self._inner_hookexec
+
+        def with_more(name: str, hooks: Any, values: Any, first: bool, more: Any = None) -> Any:
+            return execute(name, hooks, values, first)
+
+        self._inner_hookexec = with_more
+
+
+@pytest.mark.parametrize("kind", [lambda: pluggy.PluginManager("sample"), OtherManager])
+def test_monitor_looks_at_the_named_hooks_before_they_are_called(kind: Any):
+    manager = kind()
+    manager.register(Hooks())
+    seen: list[Any] = []
+    monitor(manager, {"watched": lambda hooks, values: seen.append((len(hooks), values))})
+    assert manager.hook.watched(value=1) == [2]
+    assert manager.hook.other(value=1) == [3]
+    assert seen == [(1, {"value": 1})]
+
+
 def test_clip_keeps_both_ends():
     assert text.clip("x" * 10, 10) == "x" * 10
     clipped = text.clip("a" * 50 + "b" * 50, 10)
@@ -119,10 +157,56 @@ def test_session_tells_items_selection_and_each_phase(sample: Sample):
     assert [record["id"] for record in result.of("item")] == ids
     assert {record["path"] for record in result.of("item")} == {"tests/test_prices.py"}
     assert [record["ids"] for record in result.of("selected")] == [ids]
-    phases = [(r["id"], r["when"], r["outcome"]) for r in result.of("phase")]
-    assert phases == [(i, w, "passed") for i in ids for w in ("setup", "call", "teardown")]
     assert [record["id"] for record in result.of("start")] == ids
-    assert [record["id"] for record in result.of("finish")] == ids
+    assert [record["id"] for record in result.of("passed")] == ids
+    assert all(record["seconds"] > 0 for record in result.of("passed"))
+    assert (result.of("phase"), result.of("finish")) == ([], [])
+
+
+def test_each_phase_is_told_where_not_all_just_passed(sample: Sample):
+    sample.write(
+        "tests/test_odd.py",
+        "import pytest\n\n\n"
+        "@pytest.fixture\ndef leaky():\n    yield\n    raise RuntimeError('leaked')\n\n\n"
+        "def test_leaks(leaky):\n    pass\n\n\n"
+        "@pytest.mark.xfail\ndef test_passes_all_the_same():\n    pass\n\n\n"
+        "def test_passes():\n    pass\n",
+    )
+    # A conftest reports a test twice: nothing of it is a test that just passed.
+    sample.write(
+        "tests/conftest.py",
+        "from _pytest.runner import runtestprotocol\n\n\n"
+        "def pytest_runtest_protocol(item, nextitem):\n"
+        "    if item.name == 'test_passes':\n"
+        "        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)\n"
+        "        runtestprotocol(item, nextitem=nextitem)\n"
+        "        runtestprotocol(item, nextitem=nextitem)\n"
+        "        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)\n"
+        "        return True\n",
+    )
+    result = session(sample, "tests/test_odd.py")
+    whens = ("setup", "call", "teardown")
+    told = {
+        name: [(r["when"], r["outcome"]) for r in result.of("phase") if r["id"].endswith(name)]
+        for name in ("test_leaks", "test_passes_all_the_same", "test_passes")
+    }
+    assert told == {
+        "test_leaks": [("setup", "passed"), ("call", "passed"), ("teardown", "failed")],
+        "test_passes_all_the_same": [(when, "passed") for when in whens],
+        "test_passes": [(when, "passed") for when in whens] * 2,
+    }
+    assert result.of("passed") == []
+    assert len(result.of("finish")) == 3
+
+
+def test_session_whose_hooks_cannot_be_seen_is_unusable(sample: Sample):
+    sample.write(
+        "conftest.py",
+        "from pluggy._callers import _multicall\n\n\n"
+        "def pytest_configure(config):\n    config.pluginmanager._inner_hookexec = _multicall\n",
+    )
+    (told,) = session(sample, "tests").of("unusable")
+    assert told["reason"] == "the calls of pytest's hooks cannot be seen"
 
 
 @pytest.mark.parametrize(
@@ -135,9 +219,8 @@ def test_crash_leaves_the_records_of_what_had_ended(sample: Sample, place: str, 
     sample.write(place, f"import os\n\n\n{crash}    os._exit(3)\n")
     result = session(sample, "tests")
     assert "closing record" in result.problem
-    ended = {record["id"] for record in result.of("finish")}
+    ended = {record["id"] for record in result.of("passed")}
     assert len(ended) == 2
-    assert all(len([r for r in result.of("phase") if r["id"] == test]) == 3 for test in ended)
     began = {record["id"] for record in result.of("start")}
     assert began - ended == ({f"{place}::test_end"} if running else set())
 

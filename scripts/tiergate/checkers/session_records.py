@@ -26,6 +26,9 @@ TEST_FILES = ("test_*.py", "*_test.py")
 _DETAILED_FAILURES = 50
 _SILENT = frozenset({"passed", "warnings"})
 
+# A phase of a test, or all of a test that just passed: setup, call and teardown, in this order.
+_OF_A_TEST = frozenset({"phase", "passed"})
+
 _OK, _INTERRUPTED, _INTERNAL_ERROR, _USAGE_ERROR, _NO_TESTS = 0, 2, 3, 4, 5
 
 
@@ -134,7 +137,7 @@ def run_session(
 def _keep_timings(timings: Timings, result: ProbeResult) -> None:
     """Add up how long files took, and keep each test's worst outcome of the session."""
     for record in result.records:
-        if record["event"] == "phase":
+        if record["event"] in _OF_A_TEST:
             test, outcome = record["id"], _outcome(record)
             known, seconds = timings.tests.get(test, ("", 0.0))
             worst = outcome if outcome and known in {"", "passed"} else known
@@ -152,8 +155,10 @@ def read_session(result: ProbeResult) -> Session:
     counts = session.collection
     for record in result.records:
         event = record["event"]
-        if event == "phase":
+        if event in _OF_A_TEST:
             tests.setdefault(record["id"], []).append(record)
+            if event == "passed":
+                session.running = ""
         elif event == "start":
             session.running = record["id"]
             counts = session.run
@@ -230,11 +235,12 @@ def _count_test(session: Session, phases: list[Record]) -> None:
         outcome = _outcome(record)
         if outcome == "":
             continue
-        if record["when"] == "call" and outcome in {"passed", "xpassed"} and not record["subtest"]:
+        subtest = record.get("subtest")
+        if outcome in {"passed", "xpassed"} and not subtest:
             calls += 1
             if calls > 1:
                 outcome = "rerun"
-        if record["subtest"] and outcome == "passed":
+        if subtest and outcome == "passed":
             continue
         session.run.add(outcome, _unmasked(record))
         if outcome == "passed":
@@ -261,6 +267,8 @@ def _unmasked(record: Record) -> Record:
 
 
 def _outcome(record: Record) -> str:
+    if record["event"] == "passed":
+        return "passed"
     outcome, when = record["outcome"], record["when"]
     if record.get("raised"):
         return "failed" if when == "call" else "errors"
@@ -306,7 +314,9 @@ def problem_of(result: ProbeResult, session: Session, *, collect_only: bool) -> 
     red = session.counts["failed"] + session.counts["errors"]
     if not collect_only and not red:
         # The teardown is what every test ends with, whatever its outcome.
-        ended = {record["id"] for record in result.of("phase") if record["when"] == "teardown"}
+        phases = result.of("phase")
+        ended = {record["id"] for record in phases if record["when"] == "teardown"}
+        ended.update(record["id"] for record in result.of("passed"))
         unended = [test for test in session.selected if test not in ended]
         if unended:
             return (

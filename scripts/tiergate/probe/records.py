@@ -9,6 +9,15 @@ from collections import deque
 
 _MOST_WAITING = 100
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_text = json.encoder.encode_basestring
+
+
+def _value(value: object) -> str:
+    """Return the JSON form of a value; the usual ones without the set-up of an encoder."""
+    kind = type(value)
+    if kind is str:
+        return _text(value)  # type: ignore[arg-type]
+    return repr(value) if kind is float else _encode(value)
 
 
 class Channel:
@@ -38,9 +47,10 @@ class Channel:
         """Put one record behind the others, to be written with the next that is sent."""
         if os.getpid() != self._owner:
             return
+        told = "".join([f',"{name}":{_value(value)}' for name, value in values.items()])
+        record = f'"nonce":"{self._nonce}","event":"{event}"{told}}}\n'
         # A lone surrogate is no text: it becomes a question mark rather than an unreadable record.
-        told = _encode({"nonce": self._nonce, "event": event, **values}).encode("utf-8", "replace")
-        self._waiting.append(told[1:])
+        self._waiting.append(record.encode("utf-8", "replace"))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
@@ -54,18 +64,16 @@ class Channel:
             self._writing = True
             try:
                 while self._waiting:
-                    self._write(self._numbered())
+                    self._write_waiting()
             finally:
                 self._writing = False
 
-    def _numbered(self) -> bytes:
-        lines = []
-        while self._waiting:
-            lines.append(b'{"number":%d,%b\n' % (self._count, self._waiting.popleft()))
+    def _write_waiting(self) -> None:
+        waiting, lines = self._waiting, []
+        while waiting:
+            lines.append(b'{"number":%d,%b' % (self._count, waiting.popleft()))
             self._count += 1
-        return b"".join(lines)
-
-    def _write(self, data: bytes) -> None:
+        data = b"".join(lines)
         while data:
             data = data[os.write(self._descriptor, data) :]
 

@@ -10,16 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import sources, standins, written
+from . import reports, sources, standins, written
 from .body import digest
 from .compiled import Compiled
+from .outcomes import Outcomes
 from .ownership import Ownership, code_of
 from .records import Channel
-from .text import cause, clip
+from .text import clip
 from .witness import Witness
 
-_TRACEBACK = 6000
-_SECTION = 1500
 _MOST_DOUBTS = 500
 
 # Pytest's own warnings that something written as a test does not test.
@@ -48,13 +47,17 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     if not sources.rewrite_own(owned):
         # Slow, for installed packages as well, but right.
         sys.pycache_prefix = str(Path(owned.root, ".tiergate", "no-bytecode"))
-    recorder = Recorder(channel, owned, job["pythonpath"], job["arguments"])
-    plugins: list[Any] = [recorder]
+    doubts = Doubts(channel)
+    witness = Witness(owned, doubts.tell, channel.flush)
+    outcomes = Outcomes(channel, owned, witness)
+    recorder = Recorder(channel, owned, doubts, witness, job["pythonpath"], job["arguments"])
+    plugins: list[Any] = [recorder, outcomes]
     if "share" in job:
         from .share import Share  # noqa: PLC0415 - it imports pytest
 
         plugins.append(Share(owned, **job["share"]))
     status = pytest.main(job["arguments"], plugins=plugins)
+    outcomes.tell()
     if job["device"] == "cuda":
         channel.send("cuda", allocations=_cuda_allocations())
     return int(status)
@@ -67,15 +70,39 @@ def _cuda_allocations() -> int:
     return int(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
 
 
+class Doubts:
+    """Tells of what casts doubt on the outcomes, each once."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._told: set[tuple[str, str, str, int]] = set()
+
+    def tell(self, outcome: str, test: str, message: str, path: str, line: int) -> None:
+        """Tell of a doubt, unless the same was told before."""
+        key = (outcome, message if outcome == "suspect" else "", path, line)
+        if key in self._told or len(self._told) >= _MOST_DOUBTS:
+            return
+        self._told.add(key)
+        message = clip(message, 1000)
+        self._channel.send("doubt", outcome=outcome, id=test, message=message, path=path, line=line)
+
+
 class Recorder:
-    """A pytest plugin; it counts nothing, it only tells."""
+    """A pytest plugin that tells what is collected; it counts nothing."""
 
     def __init__(
-        self, channel: Channel, owned: Ownership, pythonpath: list[str], arguments: list[str]
+        self,
+        channel: Channel,
+        owned: Ownership,
+        doubts: Doubts,
+        witness: Witness,
+        pythonpath: list[str],
+        arguments: list[str],
     ) -> None:
         self._channel = channel
         self._owned = owned
-        self._witness = Witness(owned, self._doubt, channel.flush)
+        self._doubt = doubts.tell
+        self._witness = witness
         self._search = pythonpath or [str(Path(owned.root, "src")), owned.root]
         self._chosen = {arg.split("::")[0] for arg in arguments if "::" in arg}
         self._compiled = Compiled()
@@ -83,7 +110,6 @@ class Recorder:
         self._names = written.Names((), ())
         self._visited: set[str] = set()
         self._collecting: dict[str, float] = {}
-        self._doubts: set[tuple[str, str, str, int]] = set()
 
     def pytest_addhooks(self, pluginmanager: Any) -> None:
         self._witness.watch(pluginmanager)
@@ -91,6 +117,9 @@ class Recorder:
     def pytest_sessionstart(self, session: Any) -> None:
         import pytest  # noqa: PLC0415 - it is there: this is its hook
 
+        if not self._witness.watching:
+            reason = "the calls of pytest's hooks cannot be seen"
+            self._channel.send("unusable", reason=reason)
         config = session.config
         self._names = written.Names.of(
             config.getini("python_functions"), config.getini("python_classes")
@@ -153,15 +182,6 @@ class Recorder:
             instead = self._owned.relative(actual)
             self._doubt("suspect", name, f"{instead} stands in for {path} in sys.modules", path, 1)
 
-    def _doubt(self, outcome: str, test: str, message: str, path: str, line: int) -> None:
-        """Tell of something that casts doubt on the outcomes, once."""
-        key = (outcome, message if outcome == "suspect" else "", path, line)
-        if key in self._doubts or len(self._doubts) >= _MOST_DOUBTS:
-            return
-        self._doubts.add(key)
-        message = clip(message, 1000)
-        self._channel.send("doubt", outcome=outcome, id=test, message=message, path=path, line=line)
-
     def pytest_collectstart(self, collector: Any) -> None:
         self._collecting[collector.nodeid] = time.perf_counter()
 
@@ -171,35 +191,10 @@ class Recorder:
         # Its children were collected meanwhile.
         now = time.perf_counter()
         seconds = now - self._collecting.pop(report.nodeid, now)
-        said = {"details": clip(report.longreprtext, _TRACEBACK)}
+        said = {"details": reports.traceback(report)}
         if report.failed:
-            said = self._explain(report)
+            said = reports.explain(report, self._owned)
         self._channel.send("collect-" + report.outcome, id=report.nodeid, seconds=seconds, **said)
-
-    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
-        self._channel.send("start", id=nodeid)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        values: dict[str, Any] = {
-            "id": report.nodeid,
-            "when": report.when,
-            "outcome": report.outcome,
-            "seconds": report.duration,
-            "xfail": hasattr(report, "wasxfail"),
-            "subtest": type(report).__name__ == "SubtestReport",
-        }
-        if report.outcome != "passed":
-            values.update(self._explain(report))
-        elif not values["subtest"]:
-            values["raised"] = self._witness.raised(report.nodeid, report.when)
-            if report.when == "call" and not self._witness.ran(report.nodeid):
-                values["unrun"] = True
-        # What passed waits for the next test's start, which is written before that test runs.
-        tell = self._channel.defer if report.outcome == "passed" else self._channel.send
-        tell("phase", **values)
-
-    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
-        self._channel.defer("finish", id=nodeid)
 
     def pytest_warning_recorded(
         self, warning_message: Any, when: str, nodeid: str, location: Any
@@ -211,31 +206,3 @@ class Recorder:
         self._channel.send("warning", path=path, line=line, **values)
         if category in _DOUBTFUL:
             self._doubt("suspect", nodeid or path, message, path, line)
-
-    def _is_own(self, path: str) -> bool:
-        # A test may have left another working directory behind.
-        return self._owned.file(str(Path(self._owned.root, path)))
-
-    def _explain(self, report: Any) -> dict[str, Any]:
-        crash = getattr(report.longrepr, "reprcrash", None)
-        raised, places = cause(report.longreprtext)
-        if crash is not None:
-            raised = crash.message
-            places.append((crash.path, crash.lineno))
-        elif isinstance(report.longrepr, tuple):
-            *place, raised = report.longrepr
-            places.append(tuple(place))
-        # What an installed module raised is mended where the repository calls it.
-        own = [place for place in places if self._is_own(place[0])]
-        path, line, _ = report.location
-        if own:
-            path, line = own[-1]
-        elif line is not None:
-            line += 1
-        sections = [f"{title}\n{clip(text, _SECTION)}" for title, text in report.sections if text]
-        return {
-            "message": clip(raised, 1000),
-            "details": clip("\n".join([report.longreprtext, *sections]), _TRACEBACK),
-            "path": self._owned.relative(path),
-            "line": line,
-        }

@@ -11,14 +11,15 @@ import inspect
 import logging
 import sys
 import threading
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from .helpers import Helpers
+from .hooks import Look, monitor
 from .ownership import code_of
 from .text import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from .ownership import Ownership
 
@@ -36,14 +37,6 @@ _DECIDING = frozenset(
         "pytest_runtestloop",
     }
 )
-_LATE = (
-    "unittest.case:TestCase",
-    "unittest.mock:NonCallableMock",
-    "math",
-    "numpy.testing",
-    "torch.testing",
-)
-"""Where tests have their assertions from, and what is not loaded yet when a session starts."""
 
 
 class Witness:
@@ -64,22 +57,41 @@ class Witness:
         self._owned = owned
         self._doubt = doubt
         self._ended = ended
+        self.watching = False
+        """Whether the calls of hooks are seen."""
         self._watched: set[int] = set()
         self._kept: list[Any] = []
+        self._trusted: set[int] = set()
+        self._looked = False
         self._codes: dict[str, Any] = {}
         self._ran: set[str] = set()
-        self._raised: dict[tuple[str, str], str] = {}
+        self.failures: dict[tuple[str, str], str] = {}
+        """Test and phase → what it raised, in words."""
         self._running = ""
-        self._helpers = {label: dict(vars(holder)) for label, holder in _holders()}
+        self._helpers = Helpers(owned)
         self._next_thread_hook: Any = None
         self._next_unraisable_hook: Any = None
+        self._logger = logging.getLogger("asyncio")
         self._log_filter = self._logged
         self._thread_hook = self._thread_failed
         self._unraisable_hook = self._unraisable
 
     def watch(self, manager: Any) -> None:
-        """See every hook call of a plugin manager."""
-        manager.add_hookcall_monitoring(self._before, lambda *_: None)
+        """See the calls of those hooks of a plugin manager that matter."""
+        looks: dict[str, Look] = {
+            name: functools.partial(self._watch_implementations, name) for name in _DECIDING
+        }
+        looks |= {
+            "pytest_fixture_setup": self._before_fixture,
+            "pytest_load_initial_conftests": lambda *_: self._trust(manager),
+            "pytest_pyfunc_call": self._before_body,
+            "pytest_runtest_call": lambda _, values: self._watch_method(values["item"]),
+            "pytest_runtest_makereport": self._before_report,
+            "pytest_runtest_setup": self._before_test,
+            "pytest_sessionfinish": lambda *_: self._ended(),
+            "pytest_sessionstart": self._before_session,
+        }
+        monitor(manager, looks)
 
     def collected(self, item: Any) -> None:
         """Remember the body that a test was collected with."""
@@ -88,40 +100,53 @@ class Witness:
 
     def raised(self, test: str, when: str) -> str:
         """Return what a phase of a test raised, in words; empty where it ended by itself."""
-        return self._raised.get((test, when), "")
+        return self.failures.get((test, when), "")
 
     def ran(self, test: str) -> bool:
         """Tell whether a test's body was called; always true for what is no Python function."""
         return test not in self._codes or test in self._ran
 
-    def _before(self, name: str, implementations: list[Any], values: dict[str, Any]) -> None:
-        if name in _DECIDING:
+    def _before_session(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        self.watching = True
+
+    def _before_test(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        """Start afresh: a plugin may run a test again."""
+        self._running = test = values["item"].nodeid
+        self._ran.discard(test)
+        if self.failures:
+            for when in ("setup", "call", "teardown"):
+                self.failures.pop((test, when), None)
+        self._hold_hooks()
+
+    def _before_fixture(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        self._watch_implementations("pytest_fixture_setup", implementations)
+        self._looked = False
+
+    def _before_body(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        self._watch_implementations("pytest_pyfunc_call", implementations)
+        self._looked = False
+
+    def _before_report(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        self._watch_implementations("pytest_runtest_makereport", implementations)
+        call = values["call"]
+        if call.excinfo is not None:
+            key = values["item"].nodeid, call.when
+            self.failures.setdefault(key, self._words(call.excinfo.value))
+
+    def _trust(self, manager: Any) -> None:
+        """Know which implementations are there before any code of the repository is."""
+        implementations = manager.hook.pytest_pyfunc_call.get_hookimpls()
+        self._watch_implementations("pytest_pyfunc_call", implementations)
+        self._trusted.update(map(id, implementations))
+
+    def _watch_implementations(self, name: str, implementations: list[Any], *_: object) -> None:
+        """Put a watch around each of a hook's implementations that has none yet."""
+        if not self._watched.issuperset(map(id, implementations)):
             for implementation in implementations:
                 if id(implementation) not in self._watched:
                     self._watch_implementation(name, implementation)
-        if name == "pytest_runtest_makereport":
-            call = values["call"]
-            test = values["item"].nodeid
-            error = call.excinfo.value if call.excinfo is not None else None
-            if error is not None:
-                self._raised.setdefault((test, call.when), self._words(error))
-        elif name == "pytest_runtest_setup":
-            self._forget(values["item"].nodeid)
-        elif name == "pytest_runtest_call":
-            self._watch_method(values["item"])
-        elif name == "pytest_sessionfinish":
-            self._ended()
-
-    def _forget(self, test: str) -> None:
-        """Start afresh: a plugin may run a test again."""
-        self._ran.discard(test)
-        for when in ("setup", "call", "teardown"):
-            self._raised.pop((test, when), None)
-        self._running = test
-        self._hold_hooks()
 
     def _watch_implementation(self, name: str, implementation: Any) -> None:
-        """Put a watch around a hook's implementation."""
         self._watched.add(id(implementation))
         self._kept.append(implementation)  # so that the id stays its own
         if getattr(implementation, "wrapper", False) or implementation.hookwrapper:
@@ -137,6 +162,7 @@ class Witness:
 
         def watched(*arguments: Any) -> Any:
             result = function(*arguments)
+            self._looked = False
             if result is not None:
                 path, line = self._owned.place(function)
                 message = f"{name} is decided by the repository's own hook, in place of pytest's"
@@ -148,17 +174,23 @@ class Witness:
     def _calling(self, implementation: Any, function: Any) -> Any:
         """Watch an implementation that calls test bodies: pytest's own, or a plugin's."""
         index = list(implementation.argnames).index("pyfuncitem")
+        key = id(implementation)
 
         def watched(*arguments: Any) -> Any:
             item = arguments[index]
-            self._check_body(item)
+            if not self._looked:
+                self._check_body(item)
+            # Where this one leaves the body to the next, none of the repository's code ran in it.
+            self._looked = key in self._trusted
             try:
                 result = function(*arguments)
             except BaseException as error:
+                self._looked = False
                 self._ran.add(item.nodeid)
-                self._raised[item.nodeid, "call"] = self._words(error)
+                self.failures[item.nodeid, "call"] = self._words(error)
                 raise
             if result is not None:
+                self._looked = False
                 self._ran.add(item.nodeid)
             return result
 
@@ -180,7 +212,7 @@ class Witness:
             try:
                 return method(*arguments, **keywords)
             except BaseException as error:
-                self._raised[item.nodeid, "call"] = self._words(error)
+                self.failures[item.nodeid, "call"] = self._words(error)
                 raise
 
         item.obj = watched
@@ -191,8 +223,10 @@ class Witness:
         if code is not self._codes.get(item.nodeid) and self._owned.function(item.obj):
             path, line = self._owned.place(item.obj)
             self._doubt("suspect", item.nodeid, "another function was put in its place", path, line)
-        self._check_helpers()
-        self._check_tracing()
+        if not self._helpers.are_same():
+            self._check_helpers()
+        if sys.gettrace() is not None or sys.getprofile() is not None:
+            self._check_tracing()
 
     def _check_tracing(self) -> None:
         """Doubt a function of the repository that is called within tests, and can steer them."""
@@ -203,22 +237,8 @@ class Witness:
                 self._doubt("suspect", self._running, message, path, line)
 
     def _check_helpers(self) -> None:
-        """Doubt what tests assert with where it is not what it was; look at the rest only once."""
-        for label, holder in _holders():
-            late = label not in self._helpers
-            seen = self._helpers.setdefault(label, {})
-            if _is_same(vars(holder), seen):
-                continue
-            for name, value in list(vars(holder).items()):
-                if seen.get(name, seen) is not value:
-                    known = name in seen
-                    seen[name] = value
-                    if (known or late) and callable(value) and not name.startswith("_"):
-                        self._check_helper(f"{label}.{name}", value, replaced=known)
-
-    def _check_helper(self, name: str, value: Any, *, replaced: bool) -> None:
-        # What is loaded late may have been replaced before: it is known by where it was written.
-        if self._owned.function(value) or (replaced and code_of(value) is None):
+        """Doubt what tests assert with and is not what it was."""
+        for name, value in self._helpers.replaced():
             path, line = self._owned.place(value)
             message = f"{name}, which tests assert with, was replaced"
             self._doubt("suspect", name, message, path, line)
@@ -233,9 +253,10 @@ class Witness:
             sys.unraisablehook = self._unraisable_hook
 
         # What event loops say of tasks that failed and that nobody waited for.
-        logger = logging.getLogger("asyncio")
-        if self._log_filter not in logger.filters:
-            logger.addFilter(self._log_filter)
+        if logging.Logger.manager.loggerDict.get("asyncio") is not self._logger:
+            self._logger = logging.getLogger("asyncio")
+        if self._log_filter not in self._logger.filters:
+            self._logger.addFilter(self._log_filter)
 
     def _logged(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -275,19 +296,3 @@ class Witness:
                 path, line = self._owned.relative(file), trace.tb_lineno
             trace = trace.tb_next
         return path, line
-
-
-def _is_same(values: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
-    """Tell whether the same names, in the same order, are bound to the very same objects."""
-    return list(values) == list(seen) and all(map(is_, values.values(), seen.values()))
-
-
-def _holders() -> Iterator[tuple[str, Any]]:
-    """What holds the functions that tests assert with, as far as it is loaded."""
-    for name in ("builtins", "pytest", *_LATE):
-        module, _, attribute = name.partition(":")
-        holder = sys.modules.get(module)
-        if holder is not None and attribute:
-            holder = getattr(holder, attribute)
-        if holder is not None:
-            yield attribute or module, holder

@@ -1,0 +1,72 @@
+"""A pytest plugin that tells what came of each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .reports import explain
+
+if TYPE_CHECKING:
+    from .ownership import Ownership
+    from .records import Channel
+    from .witness import Witness
+
+_PHASES = ("setup", "call", "teardown")
+
+
+class Outcomes:
+    """It counts nothing, it only tells.
+
+    Nearly all tests just pass: their three phases are told as one record, ``passed``. Where
+    anything is out of the ordinary, each phase is told as a record of its own, in order.
+    """
+
+    def __init__(self, channel: Channel, owned: Ownership, witness: Witness) -> None:
+        self._channel = channel
+        self._owned = owned
+        self._witness = witness
+        self._passed: list[tuple[str, str, float]] = []
+        """Of phases that passed and were not told yet: test, phase, seconds."""
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        self.tell()
+        # Written before the test runs, with all that waits: it may end the process.
+        self._channel.send("start", id=nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        test, when, outcome = report.nodeid, report.when, report.outcome
+        xfail = hasattr(report, "wasxfail")
+        subtest = type(report).__name__ == "SubtestReport"
+        raised, unrun = "", False
+        if outcome == "passed" and not subtest:
+            raised = self._witness.raised(test, when) if self._witness.failures else ""
+            unrun = when == "call" and not self._witness.ran(test)
+            if not (xfail or raised or unrun):
+                self._passed.append((test, when, report.duration))
+                return
+        self.tell()
+        values: dict[str, Any] = {"xfail": xfail, "subtest": subtest}
+        if raised:
+            values["raised"] = raised
+        if unrun:
+            values["unrun"] = True
+        if outcome != "passed":
+            values.update(explain(report, self._owned))
+        tell = self._channel.defer if outcome == "passed" else self._channel.send
+        tell("phase", id=test, when=when, outcome=outcome, seconds=report.duration, **values)
+
+    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+        if [phase[:2] for phase in self._passed] == [(nodeid, when) for when in _PHASES]:
+            (_, _, setup), (_, _, call), (_, _, teardown) = self._passed
+            self._passed = []
+            self._channel.defer("passed", id=nodeid, seconds=setup + call + teardown)
+        else:
+            self.tell()
+            self._channel.defer("finish", id=nodeid)
+
+    def tell(self) -> None:
+        """Tell the phases that passed one by one."""
+        waiting, self._passed = self._passed, []
+        for test, when, seconds in waiting:
+            values = {"outcome": "passed", "seconds": seconds, "xfail": False, "subtest": False}
+            self._channel.defer("phase", id=test, when=when, **values)

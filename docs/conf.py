@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -40,8 +40,16 @@ napoleon_use_ivar = True
 def setup(app: Sphinx) -> None:
     """Put what is made from the code into the pages that ask for it."""
     app.connect("source-read", _read)
+    app.connect("html-page-context", _collapse, priority=400)  # before the theme asks for it
 
 
 def _read(app: Sphinx, name: str, source: list[str]) -> None:
     del app
     source[0] = generated.complete(name, source[0], HERE.parent)
+
+
+def _collapse(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
+    """Unfold in the sidebar what the page is part of, not all of the library on every page."""
+    del app, page, template, tree
+    if whole := context.get("toctree"):
+        context["toctree"] = lambda **options: whole(**{**options, "collapse": True})

@@ -19,6 +19,7 @@ from tiergate.repository import Repository
 from tiergate.start import survey
 
 SRC = SHAPES["src layout"]
+SMALL = {"shop/__init__.py": "__all__ = ['total']\ntotal = sum\n"}
 
 
 @pytest.fixture
@@ -91,6 +92,12 @@ SCANNED = {
 }
 
 
+# What only unittest finds is run by unittest.
+BY_UNITTEST = {
+    "unittest style": [["{python}", "-m", "unittest", "discover", "-s", "tests", "-t", "."]]
+}
+
+
 def counted(criterion: str) -> str:
     return "collected" if criterion.startswith("collection") else "passed"
 
@@ -110,6 +117,8 @@ def test_what_it_writes_passes_at_once(shape, made, capsys):
     }
     scanned = [c.parameters.paths for c in found.values() if c.uses == "semgrep"]
     assert scanned == SCANNED.get(shape, [])
+    commands = [c.parameters.run for c in found.values() if c.uses == "command"]
+    assert commands == BY_UNITTEST.get(shape, [])
     capsys.readouterr()
     assert judge(sample) == 0, capsys.readouterr().out
     assert "TIER 0 GATE PASSED — proceed to merge" in capsys.readouterr().out
@@ -120,13 +129,6 @@ def test_each_shape_is_tried():
 
 
 # What it says of each criterion.
-
-
-def test_what_only_unittest_finds_is_run_by_unittest(made):
-    sample = made(SHAPES["unittest style"])
-    init(sample)
-    words = ["{python}", "-m", "unittest", "discover", "-s", "tests", "-t", "."]
-    assert written(sample)["unittest"].parameters.run == words
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,7 @@ def test_a_broken_import_is_named(made, capsys):
 
 def test_nothing_that_is_there_is_overwritten(made, capsys):
     mine = {".github/CODEOWNERS": "* @me\n", ".github/workflows/gate.yml": "name: mine\n"}
-    sample = made({**SRC, **mine})
+    sample = made({**SMALL, **mine})
     assert init(sample, "--owner", "@acme/ml") == 0
     for name, content in mine.items():
         assert (sample.root / name).read_text() == content
@@ -245,7 +247,7 @@ def test_nothing_that_is_there_is_overwritten(made, capsys):
 
 
 def test_a_dry_run_prints_and_writes_nothing(made, capsys):
-    sample = made(SRC)
+    sample = made(SMALL)
     assert init(sample, "--dry-run", "--owner", "@acme/ml") == 0
     shown = capsys.readouterr().out
     assert "# --- gate.yaml\n# yaml-language-server" in shown

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tiergate.candidate import Isolation
     from tiergate.repository import Repository
     from tiergate.start.gate_file import Waived
+    from tiergate.start.judge_source import Package, Uses
     from tiergate.start.measure import Measured
     from tiergate.start.survey import Survey
     from tiergate.verdict import Part, Verdict
@@ -29,6 +30,7 @@ _MOST_FINDINGS = 25
         ("--python .venv/bin/python", "look, measure, and write the files"),
         ("--dry-run", "print the files and write none"),
         ("--waive-failing --owner @acme/ml", "accept for 30 days what does not hold today"),
+        ("--uses OWNER/tiergate@v1", "a workflow that uses the action"),
     ),
 )
 @options.repo
@@ -52,6 +54,19 @@ _MOST_FINDINGS = 25
     help="How long these waivers count from today, UTC.",
 )
 @click.option(
+    "--judge",
+    default="",
+    metavar="PACKAGE",
+    help="What the workflow installs the judge from, as pip takes it: git+https://…, a wheel, a "
+    "release.  [default: where this one was installed from]",
+)
+@click.option(
+    "--uses",
+    default="",
+    metavar="OWNER/REPO@REF",
+    help="Let the workflow use the action there, or with the path of a workflow that workflow.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True, max=86_400),
     default=600,
@@ -66,6 +81,8 @@ def command(
     owner: str | None,
     waive_failing: bool,
     days: int,
+    judge: str,
+    uses: str,
     timeout: float,
     isolation: Isolation,
 ) -> int:
@@ -84,7 +101,7 @@ def command(
     from tiergate.errors import ExitCode, UserError
     from tiergate.processes import Cancellation
     from tiergate.repository import Repository
-    from tiergate.start import gate_file, measure, survey
+    from tiergate.start import gate_file, judge_source, measure, survey
     from tiergate.start.drafts import drafts as drafts_of
 
     target = repo / "gate.yaml"
@@ -95,6 +112,7 @@ def command(
         )
     if waive_failing and not (owner or "").strip():
         raise UserError("--waive-failing: say with --owner NAME who sees to it that it ends")
+    source = judge_source.chosen(judge, uses)
     repository = Repository(repo)
     seen = survey.survey(repository)
     if not (seen.projects or seen.sources or seen.models):
@@ -130,7 +148,7 @@ def command(
         waivers=waived,
     )
     _tell_measured(measured, waived=waive_failing)
-    _write(_files(repository, text, owner or ""), repo, dry_run=dry_run)
+    _write(_files(repository, text, owner or "", source), repo, source, dry_run=dry_run)
     if failing and not waive_failing:
         click.echo(
             f"\n{len(failing)} of {len(measured)} criteria do not hold today: mend them, or run "
@@ -251,7 +269,7 @@ def _waivers(failing: list[Measured], owner: str, days: int) -> list[Waived]:
     return made
 
 
-def _files(repository: Repository, text: str, owner: str) -> dict[str, str]:
+def _files(repository: Repository, text: str, owner: str, source: Package | Uses) -> dict[str, str]:
     from tiergate import schema
     from tiergate.start import gate_file, github_files
 
@@ -259,7 +277,7 @@ def _files(repository: Repository, text: str, owner: str) -> dict[str, str]:
     files = {
         "gate.yaml": text,
         gate_file.SCHEMA_NAME: f"{document}\n",
-        github_files.WORKFLOW: github_files.workflow(repository),
+        github_files.WORKFLOW: github_files.workflow(repository, source),
     }
     if owner.startswith("@"):
         place = next(
@@ -270,7 +288,7 @@ def _files(repository: Repository, text: str, owner: str) -> dict[str, str]:
     return files
 
 
-def _write(files: dict[str, str], repo: Path, *, dry_run: bool) -> None:
+def _write(files: dict[str, str], repo: Path, source: Package | Uses, *, dry_run: bool) -> None:
     """Write the files that are not there yet; print the lines for code owners that are."""
     from tiergate.start import gate_file, github_files
     from tiergate.verdict import write_atomically
@@ -290,4 +308,18 @@ def _write(files: dict[str, str], repo: Path, *, dry_run: bool) -> None:
             write_atomically(path, text.encode())
             click.echo(f"wrote {path}", err=True)
             if name == github_files.WORKFLOW:
-                click.echo(f"  it installs {github_files.JUDGE}: see TIERGATE in it", err=True)
+                click.echo(f"  {_source(source)}", err=True)
+
+
+def _source(source: Package | Uses) -> str:
+    """Say where the workflow gets the judge from."""
+    from tiergate.start.judge_source import Package
+
+    if not isinstance(source, Package):
+        return f"it uses {source.name}; pin it by commit"
+    if source.requirement:
+        return f"it installs {source.requirement}"
+    return (
+        f"it is red until TIERGATE in it says what pip installs the judge from: "
+        f"{source.why_unknown}. `tiergate init --judge PACKAGE` or `--uses OWNER/REPO@REF` says so"
+    )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from tiergate import __version__
-from tiergate.repository import Repository
-
-JUDGE = f"tiergate=={__version__}"
-"""What the workflow installs, until somebody names another place."""
+from tiergate.repository import Repository, git
+from tiergate.start.judge_source import Package, Uses
+from tiergate.yaml_text import flow, quoted
 
 WORKFLOW = ".github/workflows/gate.yml"
 OWNERS_PLACES = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
 """Where GitHub looks for code owners; the first one counts."""
 
-_WORKFLOW = """\
-# The gate, as one check. Make `gate` a required check of the default branch: until then it only
-# tells. The spec comes from the base branch, so that a change cannot rewrite its own criteria.
+_HEAD = """\
+# The gate, as one check. Until `@CHECK@` is a required check of the default branch, it only tells.
+# The spec comes from the base branch, so that a change cannot rewrite its own criteria.
 name: gate
 
 on:
   pull_request:
   merge_group:
   push:
-    branches: [main]
+    branches: [@BRANCH@]
 
 permissions: {}
 
+"""
+_JOB = """\
 concurrency:
   group: gate-${{ github.event_name == 'pull_request' && github.ref || github.run_id }}
   cancel-in-progress: ${{ github.event_name == 'pull_request' }}
@@ -36,11 +36,7 @@ jobs:
     timeout-minutes: 60
     permissions:
       contents: read # to check out the repository
-    env:
-      # Where the judge comes from: a release, the URL of a wheel, or git+https://… with a commit.
-      TIERGATE: "@JUDGE@"
-      BASE: ${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha }}
-    steps:
+@ENVIRONMENT@    steps:
       - name: Check out
         uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1
         with:
@@ -52,13 +48,7 @@ jobs:
         with:
           python-version: "3.11"
 
-      # An environment of its own: what the candidate installs cannot replace a part of the judge.
-      - name: Set up the judge
-        run: |
-          python -m venv "$RUNNER_TEMP/judge"
-          "$RUNNER_TEMP/judge/bin/python" -m pip install "$TIERGATE"
-
-      # What is installed may run code: its output is not read as workflow commands.
+@SETUP@      # What is installed may run code: its output is not read as workflow commands.
       - name: Set up the candidate
         run: |
           token=$(cat /proc/sys/kernel/random/uuid)
@@ -67,11 +57,7 @@ jobs:
           python -m venv "$RUNNER_TEMP/candidate"
           "$RUNNER_TEMP/candidate/bin/python" -m pip install @REQUIREMENTS@
 
-      - name: Judge
-        run: >-
-          "$RUNNER_TEMP/judge/bin/tiergate" run --python "$RUNNER_TEMP/candidate/bin/python"
-          ${BASE:+--base "$BASE"} --report "$RUNNER_TEMP/report" --format github
-
+@JUDGE@
       - name: Keep the report
         if: always()
         uses: actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f # v7.0.0
@@ -79,12 +65,73 @@ jobs:
           name: report-cpu
           path: ${{ runner.temp }}/report
 """
+_ENVIRONMENT = """\
+    env:
+      # Where the judge comes from: a release, the URL of a wheel, or git+https://… with a commit.
+      TIERGATE: @SOURCE@
+      BASE: ${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha }}
+"""
+_SETUP = """\
+      # An environment of its own: what the candidate installs cannot replace a part of the judge.
+      - name: Set up the judge
+        run: |
+          : "${TIERGATE:?say in .github/workflows/gate.yml what pip installs the judge from}"
+          python -m venv "$RUNNER_TEMP/judge"
+          "$RUNNER_TEMP/judge/bin/python" -m pip install "$TIERGATE"
+
+"""
+_JUDGE = """\
+      - name: Judge
+        run: >-
+          "$RUNNER_TEMP/judge/bin/tiergate" run --python "$RUNNER_TEMP/candidate/bin/python"
+          ${BASE:+--base "$BASE"} --report "$RUNNER_TEMP/report" --format github
+"""
+_ACTION = """\
+      - name: Judge
+        uses: @USES@
+        with:
+          python: ${{ runner.temp }}/candidate/bin/python
+          report-dir: ${{ runner.temp }}/report
+"""
+_CALL = """\
+jobs:
+  gate:
+    permissions:
+      contents: read # to check out the repository
+    uses: @USES@
+    with:
+      judge-repository: @REPOSITORY@
+      judge-ref: @REF@
+"""
 
 
-def workflow(repository: Repository) -> str:
+def workflow(repository: Repository, source: Package | Uses) -> str:
     """Return a workflow that judges pull requests, merge groups and the default branch."""
-    text = _WORKFLOW.replace("@JUDGE@", JUDGE)
-    return text.replace("@REQUIREMENTS@", " ".join(_requirements(repository)))
+    parts = {"CHECK": "gate", "BRANCH": flow(_default_branch(repository))}
+    parts["REQUIREMENTS"] = " ".join(_requirements(repository))
+    text = _HEAD + _JOB
+    if isinstance(source, Package):
+        environment = _ENVIRONMENT.replace("@SOURCE@", quoted(source.requirement))
+        parts |= {"ENVIRONMENT": environment, "SETUP": _SETUP, "JUDGE": _JUDGE}
+    elif source.path:
+        text = _HEAD + _CALL
+        parts |= {"CHECK": "gate / gate", "REPOSITORY": source.repository, "REF": source.ref}
+    else:
+        parts |= {"ENVIRONMENT": "", "SETUP": "", "JUDGE": _ACTION}
+    for name, part in parts.items():
+        text = text.replace(f"@{name}@", part)
+    return text if isinstance(source, Package) else text.replace("@USES@", source.name)
+
+
+def _default_branch(repository: Repository) -> str:
+    """Return the branch that the remote's HEAD names, or else the usual one that is there."""
+    if not repository.is_git:
+        return "main"
+    listed = "refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master"
+    found = git(repository.root, "for-each-ref", "--format=%(refname)%00%(symref)", *listed)
+    names = [line.split("\0") for line in found.decode(errors="replace").splitlines()]
+    heads = [target.removeprefix("refs/remotes/origin/") for _, target in names if target]
+    return next(iter([*heads, *(name.rpartition("/")[2] for name, _ in names)]), "main")
 
 
 def _requirements(repository: Repository) -> list[str]:

@@ -130,3 +130,32 @@ def test_reproduce_command_collects_the_same(sample: Sample):
     done = sample.shell(command)
     assert done.returncode == 0, done.stderr
     assert "2 tests collected" in done.stdout
+
+
+def test_garbage_is_collected_around_the_rewriting_of_a_file_and_not_in_it(sample: Sample):
+    sample.write(
+        "tests/conftest.py",
+        "import gc, sys\nimport pytest\n\n"
+        "within = []\n\n\n"
+        "def note(phase, info):\n"
+        "    frame = sys._getframe(1)\n"
+        "    while frame is not None:\n"
+        "        within.append(frame.f_code.co_name)\n"
+        "        frame = frame.f_back\n\n\n"
+        "gc.callbacks.append(note)\n\n\n"
+        "@pytest.fixture\n"
+        "def callers():\n"
+        "    gc.collect()\n"
+        "    return set(within)\n",
+    )
+    asserts = "".join(f"    assert [{n}] == [{n}] or callers, (1, {n})\n" for n in range(300))
+    sample.write(
+        "tests/test_many.py",
+        "import gc\n\nENABLED = gc.isenabled()\n\n\n"
+        f"def test_many(callers):\n    assert ENABLED and gc.isenabled()\n{asserts}"
+        "    assert 'callers' in callers\n"
+        "    assert not callers & {'rewrite_asserts', 'doubts'}\n",
+    )
+    passes = {"uses": "pytest", "with": {"paths": ["tests/test_many.py"]}, "expect": {"passed": 1}}
+    verdict = sample.verdict({"id": "many", **passes})
+    assert verdict.status == "pass", verdict.evidence.failures

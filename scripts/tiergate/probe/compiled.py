@@ -6,6 +6,8 @@ import importlib
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from .garbage import held_back
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,7 +23,8 @@ class Compiled:
             return  # a pytest that has another way: then nothing is known
 
         def rewrite_test(path: Path, config: Any) -> tuple[Any, CodeType]:
-            about, code = original(path, config)
+            with held_back():
+                about, code = original(path, config)
             self._keep(code)
             return about, code
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from .garbage import held_back
+
 _REWRITE = "_pytest.assertion.rewrite"
 
 
@@ -34,7 +36,7 @@ class Rewritten:
         if not hasattr(rewrite, "_rewrite_test"):
             return  # a pytest that has another way: it does all itself
         for file in files:
-            with warnings.catch_warnings(record=True) as warned:
+            with held_back(), warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 about, code = rewrite._rewrite_test(Path(file), None)  # noqa: SLF001 - as said
             if not warned:

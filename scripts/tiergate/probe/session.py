@@ -13,6 +13,7 @@ from typing import Any
 from . import reports, sources, standins, written
 from .body import digest
 from .compiled import Compiled
+from .garbage import held_back
 from .outcomes import Outcomes
 from .ownership import Ownership, code_of
 from .records import Channel
@@ -168,7 +169,8 @@ class Recorder:
         """Compare what a test file says with what was collected of it."""
         try:
             source = Path(self._owned.root, path).read_bytes()
-            doubts = written.doubts(source, self._names, self._file(path))
+            with held_back():
+                doubts = written.doubts(source, self._names, self._file(path))
         except (OSError, SyntaxError, ValueError):
             return  # then it did not collect either, which is reported
         for doubt in doubts:

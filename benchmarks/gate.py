@@ -7,8 +7,7 @@ and adds up the CPU time of each with all its children. On a busy machine that i
 compared: wall time is printed beside it. Every ratio is of two runs of one round, one after the
 other; the median over the rounds is reported.
 
-pre-commit and nox are in no environment of this project. Where they are on PATH they are measured;
-otherwise that is said, and how to install them.
+pre-commit and nox are in an environment of their own, which scripts/bench makes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -32,6 +30,7 @@ VENVS = Path(os.environ.get("TIERGATE_VENVS") or ROOT / ".venvs")
 GATE = VENVS / "judge" / "bin" / "tiergate"
 PYTHON = VENVS / "candidate" / "bin" / "python"
 SEMGREP = VENVS / "judge" / "bin" / "semgrep"
+OTHERS = VENVS / "comparisons" / "bin"
 RULES = ROOT / "scripts" / "tiergate" / "rules" / "unsafe-torch-load.yaml"
 TESTS = 10
 """Tests in a generated file."""
@@ -113,7 +112,7 @@ class Project:
             json.dump(config, file)  # YAML contains it
             file.flush()
             return cost(
-                [*_tool("pre-commit"), "run", "--all-files", "--config", file.name], self.root
+                [str(OTHERS / "pre-commit"), "run", "--all-files", "--config", file.name], self.root
             )
 
     def sessions(self) -> Cost:
@@ -126,12 +125,14 @@ class Project:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "noxfile.py")
             file.write_text("\n".join(lines))
-            return cost([*_tool("nox"), "-R", "-f", str(file)], self.root)
+            return cost([str(OTHERS / "nox"), "-R", "-f", str(file)], self.root)
 
 
-def _tool(name: str) -> list[str]:
-    found = shutil.which(name)
-    return [found] if found else []
+def _check_tools() -> None:
+    """End with a line that says what is missing, before anything is measured."""
+    for program in (GATE, PYTHON, SEMGREP, OTHERS / "pre-commit", OTHERS / "nox"):
+        if not os.access(program, os.X_OK):
+            sys.exit(f"{program} is not there: start this with scripts/bench gate, which makes it")
 
 
 def this_repository(folder: Path) -> Project:
@@ -196,12 +197,11 @@ def generated(folder: Path, files: int) -> Project:
 
 def against_others(project: Project, rounds: int) -> None:
     """Cold gate against the same checks by other means (goal: 3 times faster than each)."""
-    ways: dict[str, Callable[[], Cost]] = {"the plain commands": project.plain}
-    for name, way in (("pre-commit", project.hooks), ("nox", project.sessions)):
-        if _tool(name):
-            ways[f"{name}"] = way
-        else:
-            print(f"  {name} is not installed: pip install {name} in any environment on PATH")
+    ways: dict[str, Callable[[], Cost]] = {
+        "the plain commands": project.plain,
+        "pre-commit": project.hooks,
+        "nox": project.sessions,
+    }
     for name, way in ways.items():
         pairs = [(way(), project.gate()) for _ in range(rounds)]
         _ratios(f"{name} / cold gate", pairs)
@@ -319,6 +319,7 @@ def main() -> None:
     parser.add_argument("--only", help="the projects whose name has this word, or: probe, memory")
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 3)
+    _check_tools()
 
     def wanted(name: str) -> bool:
         return options.only is None or options.only in name

@@ -1,11 +1,11 @@
 """Makes the virtual environments that the commands beside this file run in; stdlib only.
 
 ``judge`` holds the gate alone, ``candidate`` what the judged library needs: neither sees the
-other. An environment is made once and again when its inputs change; an interrupted set-up is
-taken up where it stopped. TIERGATE_VENVS names another place for them than ``.venvs``, and
-TIERGATE_CONSTRAINTS other pins of the judge's packages. With
-``--root``, what goes into them is read from another checkout, none of whose code is run for it
-but what its requirements run when they are installed.
+other. ``comparisons`` holds the tools that a benchmark compares the gate with. An environment is
+made once and again when its inputs change; an interrupted set-up is taken up where it stopped.
+TIERGATE_VENVS names another place for them than ``.venvs``, and TIERGATE_CONSTRAINTS other pins of
+the judge's packages. With ``--root``, what goes into them is read from another checkout, none of
+whose code is run for it but what its requirements run when they are installed.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ ENVIRONMENTS = {
         Environment("judge-dev", "judge", "scripts", ("dev",), True, 0.8),
         Environment("candidate", "candidate", ".", ("test",), False, 1.6),
         Environment("candidate-bench", "candidate", ".", ("test", "bench"), False, 1.7),
+        Environment("comparisons", "comparisons", "benchmarks", (), False, 0.1),
     )
 }
 

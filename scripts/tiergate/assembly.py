@@ -73,6 +73,28 @@ def assemble(
     return result
 
 
+def whole(reports: Sequence[Report], verdicts: Sequence[Verdict]) -> list[Report]:
+    """Return the report of each device as one leg would have left it.
+
+    Args:
+        reports: of all shards, of one run.
+        verdicts: of all cells, those that shards shared among them.
+    """
+    first: dict[Device, Report] = {}
+    for report in sorted(reports, key=lambda report: report.started):
+        first.setdefault(report.device, report)
+    return [
+        msgspec.structs.replace(
+            report,
+            shard=None,
+            parts=[],
+            selected=report.planned,
+            verdicts=[verdict for verdict in verdicts if verdict.device == device],
+        )
+        for device, report in first.items()
+    ]
+
+
 def blocked(cell: Cell, verdict: Verdict, verdicts: Mapping[str, Verdict]) -> Verdict:
     """Return the verdict, or ``blocked`` where what the cell needs did not pass.
 

@@ -129,6 +129,28 @@ def _joined(one: RunRecord, other: RunRecord) -> RunRecord:
     return msgspec.structs.replace(one, cells=cells)
 
 
+def whole(runs: Sequence[RunRecord], statuses: Mapping[str, str]) -> list[RunRecord]:
+    """Put the shards of a run together to what one leg would have recorded.
+
+    Args:
+        runs: of one run of a workflow.
+        statuses: how each cell ended, once its parts were judged together.
+    """
+    return [
+        msgspec.structs.replace(
+            run,
+            shard="",
+            cells={
+                name: msgspec.structs.replace(cell, status=statuses.get(name, cell.status))
+                for name, cell in run.cells.items()
+            },
+        )
+        if run.shard
+        else run
+        for run in _together(runs)
+    ]
+
+
 def kept(runs: Iterable[RunRecord]) -> list[RunRecord]:
     """Return the runs that are kept, each once, the oldest first."""
     unique = {(r.started, r.device, r.shard, r.commit, r.run): r for r in runs}

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from samples import Sample
 from sharding import decided, essence, in_shards, judged, planned
 
+from tiergate import cli, history, shard_planning, shards, splitting
 from tiergate import plan as plans
-from tiergate import shard_planning, shards, splitting
 from tiergate.errors import UserError
 from tiergate.repository import Repository
 from tiergate.shards import Assignment
@@ -537,9 +537,16 @@ def test_what_is_no_shard_is_refused(text: str) -> None:
 # The commands
 
 
-def test_the_commands_judge_in_shards_and_decide(suite: Sample) -> None:
+def test_the_commands_judge_in_shards_and_decide(
+    suite: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite.gate(SUITE)  # one cell alone is shared by all shards
+    suite.commit()
+    in_workflow = {"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "1"}
     plan = suite.root.parent / "plan.json"
-    made = suite.tiergate("plan", "--shards", "2", "--output", str(plan), "--github-matrix")
+    made = suite.tiergate(
+        "plan", "--shards", "2", "--output", str(plan), "--github-matrix", **in_workflow
+    )
     assert made.returncode == 0, made.stderr
     legs = json.loads(made.stdout)["include"]
     assert legs == [
@@ -548,9 +555,8 @@ def test_the_commands_judge_in_shards_and_decide(suite: Sample) -> None:
     ]
     reports = suite.root.parent / "reports"
     for leg in legs:
-        done = suite.run(
-            "--plan", str(plan), "--shard", leg["shard"], "--report", str(reports / leg["leg"])
-        )
+        words = ["--plan", str(plan), "--shard", leg["shard"]]
+        done = suite.run(*words, "--report", str(reports / leg["leg"]), **in_workflow)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Only `tiergate decide` decides" in done.stdout
         assert "GATE PASSED" not in done.stdout
@@ -560,6 +566,27 @@ def test_the_commands_judge_in_shards_and_decide(suite: Sample) -> None:
     lost = suite.tiergate("decide", "--plan", str(plan), str(reports / "cpu-1-of-2"))
     assert lost.returncode == 3
     assert "cpu leg 2/2: no report" in lost.stdout
+
+    monkeypatch.setenv("CI", "true")  # no history of this machine
+    monkeypatch.chdir(suite.root)
+    status = ["status", "--format", "json", "--plan", str(plan), "--report"]
+    assert cli.run([*status, str(reports)]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [(cell["criterion"], cell["state"]) for cell in cells] == [("suite", "holds")]
+    assert cli.run([*status, str(reports / "cpu-1-of-2")]) == 3
+    assert "no whole run: cpu leg 2/2: no report" in capsys.readouterr().err
+    export = suite.root.parent / "history.json"
+    add = ["history", "--plan", str(plan), "--export", str(export), "--add"]
+    assert cli.run([*add, str(reports)]) == 0
+    ((run,), problems) = history.read_files([export])
+    assert problems == []
+    assert (run.shard, run.run.id, run.cells.keys()) == ("", "7", {"suite@cpu"})
+    assert run.cells["suite@cpu"].files.keys() == set(FILES)
+    assert run.cells["suite@cpu"].status == "pass"
+    assert cli.run([*add, str(reports / "cpu-1-of-2")]) == 0
+    assert "the shards are recorded as they are" in capsys.readouterr().err
+    ((run,), _) = history.read_files([export])
+    assert run.shard == "1/2"
 
     suite.write("tests/test_a.py", "def test_one():\n    assert 0\n")
     stale = suite.run("--plan", str(plan), "--shard", "1/2")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Add the runs of this file or folder, such as the reports of all legs; repeatable.",
 )
+@options.spec
+@options.shard_plan
 @click.option(
     "--export",
     "target",
@@ -54,6 +56,8 @@ def command(
     repo: Path,
     histories: tuple[Path, ...],
     added: tuple[Path, ...],
+    spec_path: Path | None,
+    plan_path: Path | None,
     target: Path | None,
     top: int,
     output_format: str,
@@ -61,7 +65,8 @@ def command(
     """Show the trend of runs, the slowest tests and the flaky ones.
 
     A history balances shards and orders cells; it decides nothing, and one that cannot be read is
-    no history. The latest 50 runs of a device are kept, and 32 MiB in all.
+    no history. The latest 50 runs of a device are kept, and 32 MiB in all. With --plan the shards
+    that --add reads are put together to one run, with the verdicts of whole cells.
     """
     import msgspec
 
@@ -73,6 +78,8 @@ def command(
     more, problems = history.read_files(added)
     for problem in problems:
         _say(f"{problem}; it is left out")
+    if plan_path is not None:
+        more = _whole(more, added, options.spec_of(spec_path, repo), repo, plan_path)
     runs = history.kept([*known_runs(root, histories), *more])
     place = history.database(root, os.environ)
     if more and place is not None and not histories:
@@ -90,6 +97,21 @@ def command(
     else:
         click.echo(history_report.text(report))
     return 0
+
+
+def _whole(
+    runs: list[RunRecord], added: tuple[Path, ...], spec_path: Path, repo: Path, plan_path: Path
+) -> list[RunRecord]:
+    """Put the runs of shards together, if their reports together are one decision."""
+    from tiergate import history
+    from tiergate.commands.report import rendering
+
+    decision = rendering(added, spec_path, repo, plan_path=plan_path).decision
+    if decision.problems:
+        _say(f"{decision.problems[0]}; the shards are recorded as they are")
+        return runs
+    verdicts = [cell.verdict for cell in decision.cells if cell.verdict is not None]
+    return history.whole(runs, {verdict.cell: verdict.status for verdict in verdicts})
 
 
 def known_runs(root: Path, histories: tuple[Path, ...]) -> list[RunRecord]:

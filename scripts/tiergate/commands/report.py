@@ -58,6 +58,7 @@ Examples:
     "For html, show how the cells went in the runs of this file or folder; repeatable.  "
     "[default: this machine's own runs; none in CI]"
 )
+@options.shard_plan
 @options.allow_weakening
 @click.option(
     "--post",
@@ -78,6 +79,7 @@ def command(
     repo: Path,
     devices: tuple[Device, ...],
     histories: tuple[Path, ...],
+    plan_path: Path | None,
     allow_weakening: bool,
     post: str | None,
     post_as: str | None,
@@ -95,11 +97,12 @@ def command(
 
     if (post is not None and format_name != "pr-comment") or (post_as and post is None):
         raise UserError("--post belongs to --to pr-comment, and --post-as to --post")
-    rendering = _rendering(
+    found = rendering(
         reports or (repo / ".tiergate",),
         options.spec_of(spec_path, repo),
         repo,
         devices,
+        plan_path=plan_path,
         allow_weakening=allow_weakening,
     )
     if format_name == "html":
@@ -109,8 +112,8 @@ def command(
         from tiergate.repository import Repository
 
         runs = known_runs(Repository(repo).root, histories)
-        rendering = replace(rendering, history=tuple(runs))
-    data = formats.render(format_name, rendering).encode("utf-8", "backslashreplace")
+        found = replace(found, history=tuple(runs))
+    data = formats.render(format_name, found).encode("utf-8", "backslashreplace")
     if post is not None:
         _post(post, data.decode(), post_as)
         if output is None:
@@ -139,18 +142,19 @@ def _post(place: str, body: str, author: str | None) -> None:
     click.echo(f"tiergate: {repository}#{number}: the comment is {outcome}", err=True)
 
 
-def _rendering(
+def rendering(
     paths: tuple[Path, ...],
     spec_path: Path,
     repo: Path,
-    devices: tuple[Device, ...],
+    devices: tuple[Device, ...] = (),
     *,
-    allow_weakening: bool,
+    plan_path: Path | None = None,
+    allow_weakening: bool = False,
 ) -> Rendering:
     """Decide over the reports as they are, of whichever state of the repository they agree on."""
     from datetime import datetime, timezone
 
-    from tiergate import base, decide, spec, verdict
+    from tiergate import base, decide, shards, spec, verdict
     from tiergate.commands.decide import files
     from tiergate.errors import UserError
     from tiergate.render.formats import Rendering
@@ -183,6 +187,7 @@ def _rendering(
         base=commit,
         head=specs.head if specs else None,
         allow_weakening=allow_weakening,
+        shards=shards.read(plan_path) if plan_path is not None else None,
     )
     return Rendering(decision, tuple(read))
 

@@ -43,6 +43,7 @@ _MOST_COMMITS = 500
     "A history that `tiergate history --export` wrote; its runs of a workflow say since when "
     "a cell holds; repeatable."
 )
+@options.shard_plan
 @click.option(
     "--write",
     "target",
@@ -62,6 +63,7 @@ def command(
     repo: Path,
     report_paths: tuple[Path, ...],
     histories: tuple[Path, ...],
+    plan_path: Path | None,
     target: Path | None,
     output_format: str,
 ) -> int:
@@ -69,8 +71,9 @@ def command(
 
     Nothing is judged: the state comes from recorded reports under the spec as it is now, the
     commit since which a criterion holds from all reports and histories that are given and from the
-    table that --write wrote before. What is not recorded is unknown. The status decides nothing and
-    exits with 0 whatever it shows; `tiergate decide` is the gate.
+    table that --write wrote before. What is not recorded is unknown. Reports of shards need their
+    --plan; a history has whole runs of them where `tiergate history --plan` added them. The status
+    decides nothing and exits with 0 whatever it shows; `tiergate decide` is the gate.
     """
     import msgspec
 
@@ -83,7 +86,9 @@ def command(
     before = target.read_text(encoding="utf-8") if target is not None and target.exists() else ""
     found = progress.progress(
         gate,
-        _reports(report_paths, repo),
+        _whole(report_paths, gate.path, repo, plan_path)
+        if plan_path is not None
+        else _reports(report_paths, repo),
         earlier=[*render.recorded(before), *_earlier(histories, repo)],
         defined=_defined(gate, repo),
         today=_today(),
@@ -116,6 +121,19 @@ def _reports(paths: tuple[Path, ...], repo: Path) -> list[Report]:
             raise UserError(f"--report {path}: no {verdict.REPORT_NAME} in it")
         reports += [verdict.read(file) for file in files]
     return reports
+
+
+def _whole(paths: tuple[Path, ...], spec_path: Path, repo: Path, plan: Path) -> list[Report]:
+    """Return the reports of shards as one leg of each device would have left them."""
+    from tiergate import assembly
+    from tiergate.commands.report import rendering
+    from tiergate.errors import NotEvaluatedError
+
+    found = rendering(paths or (repo / ".tiergate",), spec_path, repo, plan_path=plan)
+    if found.decision.problems:
+        raise NotEvaluatedError(f"--plan {plan}: no whole run: {found.decision.problems[0]}")
+    verdicts = [cell.verdict for cell in found.decision.cells if cell.verdict is not None]
+    return assembly.whole(found.reports, verdicts)
 
 
 def _earlier(histories: tuple[Path, ...], repo: Path) -> list[Sighting]:

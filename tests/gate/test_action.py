@@ -239,17 +239,29 @@ def test_each_workflow_of_the_documentation_is_what_its_schema_demands(tmp_path:
     check = Path(sys.executable).parent / "check-jsonschema"
     words = ["--builtin-schema", "vendor.github-workflows", *map(str, files)]
     done = subprocess.run([check, *words], capture_output=True, text=True, check=False)
-    assert len(files) == 2
+    assert len(files) > 2
     assert done.returncode == 0, done.stdout + done.stderr
     (repository,) = yaml.safe_load(hooks)["repos"]
     assert repository.keys() == {"repo", "rev", "hooks"}
 
 
 def test_each_input_and_hook_of_a_snippet_exists() -> None:
-    reuse, hooks = (yaml.safe_load(body) for body in snippets("yaml")[1:])
-    workflow = yaml.load((ROOT / ".github/workflows/gate.yml").read_text(), yaml.BaseLoader)
-    given = set(reuse["jobs"]["tier0"]["with"])
-    assert given <= set(workflow["on"]["workflow_call"]["inputs"])
+    *workflows, hooks = (yaml.safe_load(body) for body in snippets("yaml"))
+    called = [job for w in workflows for job in w["jobs"].values() if "uses" in job]
+    assert {job["uses"].partition("@")[0] for job in called} == {
+        f"OWNER/tiergate/{path.relative_to(ROOT)}"
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+        if path.name != "ci.yml"
+    }
+    for job in called:
+        file = job["uses"].partition("@")[0].removeprefix("OWNER/tiergate/")
+        workflow = yaml.load((ROOT / file).read_text(), yaml.BaseLoader)
+        inputs = workflow["on"]["workflow_call"]["inputs"]
+        assert set(job["with"]) <= set(inputs)
+        assert {k for k, v in inputs.items() if v.get("required") == "true"} <= set(job["with"])
+        # A called job may ask for no more than its caller grants: GitHub starts nothing otherwise.
+        for asked in (called_job["permissions"] for called_job in workflow["jobs"].values()):
+            assert asked.items() <= job["permissions"].items()
     known = {h["id"] for h in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
     assert {hook["id"] for hook in hooks["repos"][0]["hooks"]} == known
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from github.server import TOKEN, Answer, GitHub, serving, workflow_run
 from samples import PASSES, Sample
 
-from tiergate import history, history_report
+from tiergate import cli, history, history_report
 from tiergate.history import CellRecord, RunRecord
 from tiergate.history_store import Database
 from tiergate.verdict import Run
@@ -227,3 +228,41 @@ def test_what_the_cache_answers_is_no_measurement(sample: Sample, tmp_path: Path
     (database,) = (tmp_path / "cache/tiergate/history").iterdir()
     (recorded,) = Database(database, pytest.fail).runs()
     assert list(recorded.cells) == ["prices@cpu"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "sentence"),
+    [
+        ({"GITHUB_RUN_ID": "1"}, 2, "write it OWNER/REPO"),
+        ({"GITHUB_REPOSITORY": "octo/transformer"}, 2, "needs a branch, and GITHUB_RUN_ID"),
+        (
+            {"GITHUB_RUN_ID": "1", "GITHUB_REPOSITORY": "octo/transformer"},
+            0,
+            "no run of this workflow succeeded for a push to main: there is no history yet",
+        ),
+        (
+            {"GITHUB_RUN_ID": "2", "GITHUB_REPOSITORY": "octo/transformer"},
+            2,
+            "there is no such thing, or the token may not see it",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_found_is_told(
+    variables: dict[str, str],
+    code: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("GITHUB_RUN_ID", "GITHUB_REPOSITORY", "GH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**variables, "GITHUB_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    runs = [workflow_run(7, "pull_request", "main", "success")]
+    absent = {"GET .*/actions/runs/2": Answer(404, b'{"message": "Not Found"}')}
+    with serving(GitHub(runs=runs, instead=absent)) as github:
+        monkeypatch.setenv("GITHUB_API_URL", github.url)
+        assert cli.run(["history", "--find-run", "main"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err

@@ -12,12 +12,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from github.act import ROOT, SPEC, STAND_INS, TOOLS, WORKFLOW, Origin, Run
+from github.server import TOKEN, GitHub, serving, workflow_run
 
 import environments
-from tiergate import cli
+from tiergate import cli, history
 from tiergate.github import codeowners
 
 # What is done to an artifact while it is kept; in shell.
@@ -25,6 +27,9 @@ LOSE = '[ "$NAME" != %s ] || rm -r "$artifact"'
 DOUBLE = '[ "$NAME" != %s ] || cp -r "$artifact" "$artifact-again"'
 
 BROKEN = "def question() -> int:\n    return 42\n"
+
+
+WORKFLOWS = sorted(WORKFLOW.parent.glob("*.yml"))
 
 
 def on_devices(devices: str) -> str:
@@ -52,8 +57,10 @@ def workflow() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+def steps() -> list[dict[str, Any]]:
+    documents = [yaml.load(path.read_text(), yaml.BaseLoader) for path in WORKFLOWS]
+    jobs = [job for document in documents for job in document["jobs"].values()]
+    return [step for job in jobs for step in job["steps"]]
 
 
 def test_zizmor_finds_nothing_as_an_auditor() -> None:
@@ -70,7 +77,6 @@ def test_zizmor_finds_nothing_as_an_auditor() -> None:
     )
 
 
-WORKFLOWS = sorted(WORKFLOW.parent.glob("*.yml"))
 ACTIONS = [ROOT / "action.yml", *sorted(STAND_INS.glob("*/action.yml"))]
 
 
@@ -118,6 +124,14 @@ def test_jobs_have_no_rights_but_to_read_the_contents(workflow: dict[str, Any]) 
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():
         assert job["permissions"] == {"contents": "read"}
+
+
+def test_only_the_workflow_that_restores_a_history_may_read_other_runs() -> None:
+    document = yaml.load((WORKFLOW.parent / "history.yml").read_text(), yaml.BaseLoader)
+    assert document["on"].keys() == {"workflow_call"}
+    assert document["permissions"] == {}
+    (job,) = document["jobs"].values()
+    assert job["permissions"] == {"actions": "read", "contents": "read"}
 
 
 def test_the_workflow_runs_for_every_change_and_never_with_the_rights_of_the_base(
@@ -253,7 +267,9 @@ def origin(tmp_path: Path) -> Origin:
 def pull_request(origin: Origin, base: str, **options: Any) -> Run:
     head = origin.commit()
     payload = {"number": 1, "base": {"sha": base, "ref": "main"}, "head": {"sha": head}}
-    run = origin.trigger("pull_request", {"pull_request": payload}, **options)
+    event = {"pull_request": payload, "repository": {"default_branch": "main"}}
+    run = origin.trigger("pull_request", event, **options)
+    assert "history" not in run.jobs or options.get("tool")
     assert run.jobs.keys() >= {"plan", "gate"}, run.log
     return run
 
@@ -524,33 +540,91 @@ def test_a_push_to_the_default_branch_records_what_it_has_over_shards(origin: Or
     commit = origin.commit()
     run = origin.trigger(
         "push",
-        {"ref": "refs/heads/main", "before": "0" * 40},
+        {
+            "ref": "refs/heads/main",
+            "before": "0" * 40,
+            "repository": {"default_branch": "main"},
+        },
         variables={"TIERGATE_SHARDS": "2"},
     )
     assert run.jobs["gate"] == "success", run.log
     reports = sorted((origin.folder / "artifacts").glob("report-*/report.json"))
     assert [path.parent.name for path in reports] == ["report-cpu-1-of-2", "report-cpu-2-of-2"]
     assert {json.loads(p.read_text())["source"]["commit"] for p in reports} == {commit}
+    runs, problems = history.read_files([origin.folder / "artifacts/gate-history"])
+    assert problems == []
+    assert [(run.commit, run.shard) for run in runs] == [(commit, "")]
+    assert {name: cell.status for name, cell in runs[0].cells.items()} == {
+        "exports@cpu": "pass",
+        "tests@cpu": "pass",
+    }
 
 
-def test_another_repository_reuses_the_workflow_with_this_judge(
+CALLER = """\
+on: pull_request
+jobs:
+  history:
+    permissions: {actions: read, contents: read}
+    uses: octo/tiergate/.github/workflows/history.yml@v1
+    with: {judge-repository: octo/tiergate, judge-ref: main, artifact-prefix: tier0-}
+  tier0:
+    needs: history
+    permissions: {contents: read}
+    uses: octo/tiergate/.github/workflows/gate.yml@v1
+    with:
+      judge-repository: octo/tiergate
+      judge-ref: main
+      shards: 2
+      artifact-prefix: tier0-
+"""
+
+
+def test_another_repository_reuses_the_workflow_with_this_judge_and_its_own_history(
     origin: Origin, tmp_path: Path
 ) -> None:
     tool = origin
     tool.git("remote", "add", "origin", "https://github.com/octo/tiergate.git")
+    write_two_files(tool, SPEC + TWO_FILES)
     tool.commit()
-    other = tool.without_judge(
-        tmp_path / "other",
-        "on: pull_request\njobs:\n  tier0:\n    uses: octo/tiergate/.github/workflows/gate.yml@v1\n"
-        "    with: {judge-repository: octo/tiergate, judge-ref: main}\n",
-    )
+    other = tool.without_judge(tmp_path / "other", CALLER)
+    other.git("remote", "add", "origin", "https://github.com/octo/transformer.git")
     base = other.commit()
     other.write("src/sample.py", BROKEN)
-    run = pull_request(other, base, tool=tool)
-    assert run.outputs["base"] == base, run.log
+    # The latest run for a push to the default branch that succeeded is that of id 4.
+    runs = [
+        workflow_run(7, "pull_request", "main", "success"),
+        workflow_run(6, "push", "topic", "success"),
+        workflow_run(5, "push", "main", "failure"),
+        workflow_run(4, "push", "main", "success"),
+        workflow_run(3, "push", "main", "success"),
+    ]
+    took = {"status": "pass", "seconds": 900.0, "files": {}}
+    took["files"] = {"tests/test_one.py": 800.0, "tests/test_two.py": 100.0}
+    kept = history.RunRecord(
+        schema_version=history.SCHEMA_VERSION,
+        started="2026-01-01T00:00:00+00:00",
+        device="cpu",
+        commit=base,
+        tree="7" * 64,
+        cells={"tests@cpu": msgspec.convert(took, history.CellRecord)},
+    )
+    target = other.folder / "artifacts-of-run-4/tier0-gate-history/history.json"
+    history.write(target, history.encode([kept]))
+    with serving(GitHub(runs=runs)) as github:
+        run = pull_request(other, base, tool=tool, token=TOKEN, environment={"ACT_API": github.url})
+    assert run.outputs["run"] == "4", run.log
+    assert run.outputs["base"] == base
     assert run.outputs["judge"] == tool.git("rev-parse", "HEAD").strip()
     assert run.jobs["gate"] == "failure"
     assert "sample.answer" in run.summaries["gate"]
+    assert {path.name for path in (other.folder / "artifacts").iterdir()} == {
+        "tier0-gate-history-base",
+        "tier0-gate-plan",
+        "tier0-report-cpu-1-of-2",
+        "tier0-report-cpu-2-of-2",
+    }
+    plan = json.loads((other.folder / "artifacts/tier0-gate-plan/plan.json").read_text())
+    assert max(plan["devices"]["cpu"]["seconds"]) > 700
 
 
 TWO_FILES = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 2}}\n"

@@ -39,6 +39,13 @@ if TYPE_CHECKING:
     help="Write all runs that are kept into one file.",
 )
 @click.option(
+    "--find-run",
+    "branch",
+    metavar="BRANCH",
+    help="In a workflow: print the id of its latest successful run for a push to this branch, and "
+    "nothing else; nothing where there is none.",
+)
+@click.option(
     "--top",
     type=click.IntRange(min=1),
     default=10,
@@ -59,6 +66,7 @@ def command(
     spec_path: Path | None,
     plan_path: Path | None,
     target: Path | None,
+    branch: str | None,
     top: int,
     output_format: str,
 ) -> int:
@@ -68,6 +76,8 @@ def command(
     no history. The latest 50 runs of a device are kept, and 32 MiB in all. With --plan the shards
     that --add reads are put together to one run, with the verdicts of whole cells.
     """
+    if branch is not None:
+        return _find_run(branch)
     import msgspec
 
     from tiergate import history, history_report
@@ -96,6 +106,27 @@ def command(
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     else:
         click.echo(history_report.text(report))
+    return 0
+
+
+def _find_run(branch: str) -> int:
+    from tiergate.errors import UserError
+    from tiergate.github import runs
+    from tiergate.github.client import Client, repository_name, understood
+
+    this, repository = (os.environ.get(f"GITHUB_{name}", "") for name in ("RUN_ID", "REPOSITORY"))
+    if not branch or not this.isdecimal():
+        raise UserError(
+            "--find-run: needs a branch, and GITHUB_RUN_ID and GITHUB_REPOSITORY as workflows have "
+            "them"
+        )
+    with understood():
+        client = Client(permission=runs.PERMISSION)
+        found = runs.latest_push(client, repository_name(repository), this, branch)
+    if found is None:
+        _say(f"no run of this workflow succeeded for a push to {branch}: there is no history yet")
+    else:
+        click.echo(found)
     return 0
 
 

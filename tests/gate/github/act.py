@@ -119,6 +119,7 @@ class Origin:
         variables: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         tool: Origin | None = None,
+        token: str = "",
     ) -> Run:
         """Run the workflow for an event whose commit is the work tree's.
 
@@ -128,6 +129,7 @@ class Origin:
             variables: the repository's variables.
             environment: for the stand-ins.
             tool: the repository ``octo/tiergate``, where the workflow uses it.
+            token: the workflow's.
         """
         artifacts = self.folder / "artifacts"
         artifacts.mkdir()
@@ -142,7 +144,8 @@ class Origin:
         command += ["--platform", "ubuntu-24.04=-self-hosted"]
         command += ["--no-cache-server", "--action-offline-mode", "--pull=false"]
         command += ["--action-cache-path", str(self.folder / "act")]
-        for name, last, ref in set(_ACTION.findall(WORKFLOW.read_text())):
+        texts = "".join(path.read_text() for path in WORKFLOW.parent.glob("*.yml"))
+        for name, last, ref in set(_ACTION.findall(texts)):
             command += ["--local-repository", f"{name}@{ref}={STAND_INS / last}"]
         if tool is not None:
             command += ["--local-repository", f"octo/tiergate@v1={tool.files}"]
@@ -157,6 +160,8 @@ class Origin:
             command += ["--env", f"{key}={value}"]
         for key, value in (variables or {}).items():
             command += ["--var", f"{key}={value}"]
+        if token:
+            command += ["--secret", f"GITHUB_TOKEN={token}"]
         done = subprocess.run(
             command,
             cwd=self.files,

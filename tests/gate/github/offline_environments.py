@@ -18,7 +18,11 @@ def borrow(environment: real.Environment, fingerprint: str) -> None:
     if environment.editable:
         project = environment.pyproject.parent
         tiergate = programs / "tiergate"
-        tiergate.write_text(f'#!/bin/sh\nPYTHONPATH="{project}" exec "{python}" -m tiergate "$@"\n')
+        # act says itself where GitHub's API is, whatever it is told.
+        api = 'GITHUB_API_URL="${ACT_API:-$GITHUB_API_URL}"'
+        tiergate.write_text(
+            f'#!/bin/sh\n{api} PYTHONPATH="{project}" exec "{python}" -m tiergate "$@"\n'
+        )
         tiergate.chmod(0o755)
 
 

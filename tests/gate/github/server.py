@@ -56,6 +56,8 @@ class GitHub:
     organisation_rules: list[dict[str, Any]] = field(default_factory=list)
     classic: dict[str, Any] | None = None
     owner_errors: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """Of workflow 9, the latest first, as ``workflow_run`` makes them."""
     comments: list[dict[str, Any]] = field(default_factory=list)
     """On every pull request, as ``comment`` makes them."""
     hide_bypass: bool = False
@@ -93,6 +95,8 @@ class GitHub:
                 {"path": p, "mode": "100644", "type": "blob", "sha": "0" * 40} for p in self.files
             ]
             return 200, {"sha": "0" * 40, "truncated": self.cut_tree, "tree": tree}
+        if path.startswith(f"{repository}/actions/"):
+            return self._actions(path.removeprefix(f"{repository}/actions/"), query)
         if re.fullmatch(rf"{repository}/issues/\d+/comments", path):
             return self._commented(method, query, body)
         if match := re.fullmatch(rf"{repository}/issues/comments/(\d+)", path):
@@ -139,6 +143,17 @@ class GitHub:
             found.update(body)
         hidden = {"bypass_actors"} if self.hide_bypass else set()
         return 200, {k: v for k, v in found.items() if k not in hidden}
+
+    def _actions(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+        if path == "runs/1":
+            return 200, workflow_run(1, "pull_request", "topic", "")
+        if path != "workflows/9/runs":
+            return 404, _error("Not Found", "404")
+        wanted = {"head_branch": query["branch"], "event": query["event"]}
+        found = [run for run in self.runs if all(run[k] == v for k, v in wanted.items())]
+        found = [run for run in found if query["status"] in {run["status"], run["conclusion"]}]
+        page = found[: int(query["per_page"])]
+        return 200, {"total_count": len(found), "workflow_runs": page}
 
     def _commented(self, method: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         if method == "POST":
@@ -237,6 +252,13 @@ def _repository(name: str, branch: str) -> Any:
 
 def _app(identity: int) -> dict[str, Any]:
     return _filled("integration", {"id": identity, "slug": "github-actions"})
+
+
+def workflow_run(identity: int, event: str, branch: str, conclusion: str) -> dict[str, Any]:
+    """Return a run; one that goes on has no conclusion."""
+    ended = {"status": "completed", "conclusion": conclusion} if conclusion else {}
+    known = {"id": identity, "workflow_id": 9, "event": event, "head_branch": branch, **ended}
+    return _filled("workflow-run", known)
 
 
 def comment(identity: int, login: str, body: str) -> dict[str, Any]:

@@ -16,26 +16,65 @@ import click
 from tiergate import __version__
 from tiergate.errors import ExitCode, UserError
 
-COMMANDS: Mapping[str, str] = {
-    "run": "Judge this repository: run the criteria and decide.",
-    "init": "Look at a repository and write its first gate, with true numbers.",
-    "decide": "Put the reports of all legs together and decide.",
-    "report": "Show reports as HTML, JUnit, SARIF, Markdown and more.",
-    "prove": "Show that every criterion can fail: try changes that must turn it red.",
-    "fix": "Mend what a criterion found, where a program can.",
-    "status": "Show where each tier and criterion stands, since when, and what is open.",
-    "update": "Take over new numbers of tests after a deliberate change.",
-    "explain": "Say what a criterion means and how to reproduce it.",
-    "plan": "Show the cells and waves, or in which order to mend what failed.",
-    "cache": "Show or forget the verdicts kept of earlier runs; why a cell is evaluated again.",
-    "history": "Show how long runs took, the slowest tests and the flaky ones.",
-    "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
-    "doctor": "Check this machine, or with --github whether a red gate blocks a merge.",
-    "protect": "Make the gate a required check on GitHub.",
-    "validate": "Check specs without judging anything: for editors and pre-commit.",
-    "schema": "Print the JSON schema of gate.yaml, report.json or proof.json.",
-    "completion": "Print the completion of tiergate's words for bash, zsh or fish.",
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Judge": {
+        "run": "Judge this repository: run the criteria and decide.",
+        "decide": "Put the reports of all legs together and decide.",
+        "report": "Show reports as HTML, JUnit, SARIF, Markdown and more.",
+        "prove": "Show that every criterion can fail: try changes that must turn it red.",
+    },
+    "Begin": {
+        "init": "Look at a repository and write its first gate, with true numbers.",
+        "doctor": "Check this machine, or with --github whether a red gate blocks a merge.",
+        "validate": "Check specs without judging anything: for editors and pre-commit.",
+        "protect": "Make the gate a required check on GitHub.",
+    },
+    "When it is red": {
+        "explain": "Say what a criterion means and how to reproduce it.",
+        "plan": "Show the cells and waves, or in which order to mend what failed.",
+        "fix": "Mend what a criterion found, where a program can.",
+        "update": "Take over new numbers of tests after a deliberate change.",
+        "waive": "Write a waiver into the spec: a failure that is accepted until a date.",
+    },
+    "Look back": {
+        "status": "Show where each tier and criterion stands, since when, and what is open.",
+        "history": "Show how long runs took, the slowest tests and the flaky ones.",
+        "cache": "Show or forget the verdicts kept of earlier runs; why a cell is evaluated again.",
+    },
+    "Tools": {
+        "schema": "Print the JSON schema of gate.yaml, report.json or proof.json.",
+        "completion": "Print the completion of tiergate's words for bash, zsh or fish.",
+    },
 }
+"""What the help lists, by what people come for."""
+
+COMMANDS: Mapping[str, str] = {
+    name: summary for group in GROUPS.values() for name, summary in group.items()
+}
+
+_EPILOG = """\b
+Examples:
+  tiergate init                      look, measure, write a first gate
+  tiergate run                       judge the repository you are in
+  tiergate explain ISS-003           what a criterion means, and who mends it
+  tiergate report --to html -o report.html
+
+\b
+Exit codes:
+  0  the gate passed
+  1  the gate failed
+  2  the spec or the command line is wrong
+  3  the gate could not be evaluated: a crash, no device, a missing report
+
+\b
+Environment:
+  NO_COLOR        no colour, links or live table
+  VIRTUAL_ENV     the candidate's environment, where --python names none
+  TIERGATE_CACHE  0: evaluate every cell; 1: take the cache under CI as well
+  XDG_CACHE_HOME  where verdicts and the history of runs are kept
+
+Every command has its own page: tiergate COMMAND --help.
+"""
 
 
 class _Commands(click.Group):
@@ -54,15 +93,17 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                # Names are padded, so that the groups have one column.
+                formatter.write_dl([(name.ljust(width), said) for name, said in commands.items()])
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 gate passed, 1 gate failed, 2 the spec or the command line is wrong, "
-    "3 the gate could not be evaluated.",
+    epilog=_EPILOG,
 )
 @click.version_option(__version__, prog_name="tiergate")
 def tiergate() -> None:

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from tiergate.fields import Device
 
 
-@click.group("cache", epilog="Example: tiergate cache why ISS-003")
+@click.group(
+    "cache",
+    epilog=options.examples(
+        "cache",
+        ("show", "which cells have an answer"),
+        ("why ISS-003", "what changed since, so that it is evaluated again"),
+        ("clear", "forget the answers of this repository"),
+        exits=("it was done", "", options.WRONG, options.UNABLE),
+    ),
+)
 def command() -> None:
     """Look into the verdicts that `tiergate run` answers from, or forget them."""
 
@@ -49,13 +58,19 @@ def clear(repo: Path, everything: bool) -> int:
     return 0
 
 
-@command.command("why", epilog="Example: tiergate cache why ISS-003 --device cuda")
+@command.command(
+    "why",
+    short_help="Say why a cell was evaluated again.",
+    epilog=options.examples(
+        "cache why", ("ISS-003 --device cuda", "what changed since the GPU's leg last passed")
+    ),
+)
 @click.argument("criterion", metavar="CELL")
 @options.spec
 @options.repo
 @options.python
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), help="As for `tiergate run`.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="NUMBER", help="As for `tiergate run`.")
 def why(
     criterion: str,
     spec_path: Path | None,

@@ -11,9 +11,10 @@ from tiergate.commands.options import examples
     "completion",
     epilog=examples(
         "completion",
-        ("bash > ~/.local/share/bash-completion/completions/tiergate", "for bash, from now on"),
+        ("bash >> ~/.bash_completion", "for bash with bash-completion, from now on"),
         ("zsh > ~/.zfunc/_tiergate", "for zsh, with ~/.zfunc in fpath before compinit"),
         ("fish > ~/.config/fish/completions/tiergate.fish", "for fish, from now on"),
+        exits=("it was printed", "", "the command line is wrong"),
     ),
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ("reports/cpu reports/cuda", "from the reports of both legs"),
         ("--plan plan.json reports/", "over shards, by the plan that they had"),
         ("reports/ --format github", "in a workflow, with annotations and the job summary"),
+        exits=("the gate passed", "the gate failed", options.WRONG, options.UNABLE),
     ),
 )
 @click.argument("reports", nargs=-1, metavar="REPORT…", type=click.Path(path_type=Path))
@@ -67,7 +68,7 @@ def command(
 ) -> int:
     """Decide over reports: files, or folders in which every report.json counts.
 
-    Exits with 0 only if every cell that the spec expects is there exactly once, of this spec and
+    The gate passes only if every cell that the spec expects is there exactly once, of this spec and
     of the state that the repository is in now, and passed.
     """
     from datetime import datetime, timezone

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
         ("", "everything that judging on the CPU needs, tried"),
         ("--device cuda", "the driver, torch's build and a computed result as well"),
         ("--github octo/transformer", "would a red gate block a merge there?"),
+        exits=(
+            "all is well",
+            "there is a problem; each is said with how to mend it",
+            options.WRONG,
+            "something could not be looked at: that is no pass",
+        ),
     ),
 )
 @click.argument("repository", metavar="[OWNER/REPO]", required=False)
@@ -63,8 +69,8 @@ def command(
 ) -> int:
     """Look for what keeps the gate from being judged, or obeyed, and say how to mend it.
 
-    Exits with 0 if all is well, with 1 if there is a problem, and with 3 if something could not be
-    looked at.
+    Of this machine it tries all that judging needs; with --github it looks for each way around a
+    red gate in the rules of the branch.
     """
     from tiergate import diagnosis
     from tiergate.commands.run import workflow_commands_stopped

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command(
     "explain",
     epilog=options.examples(
-        "explain", ("ISS-003", "what it means, how to reproduce it, who mends it")
+        "explain",
+        ("ISS-003", "what it means, how to reproduce it, who mends it"),
+        exits=("it was explained", "", options.WRONG),
     ),
 )
 @click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)

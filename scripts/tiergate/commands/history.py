@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from tiergate.history import RunRecord
 
 
-@click.command("history", epilog="Example: tiergate history --add reports/ --export history.json")
+@click.command(
+    "history",
+    epilog=options.examples(
+        "history",
+        ("", "the trend of this machine's runs, the slowest tests and the flaky ones"),
+        ("--add reports/ --export history.json", "in a workflow: keep what the legs took"),
+        exits=("it was shown", "", options.WRONG, "a file cannot be written"),
+    ),
+)
 @options.repo
 @options.histories(
     "Read this file, or every timings.json and history.json of a folder; repeatable.  "
@@ -48,6 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--top",
     type=click.IntRange(min=1),
+    metavar="NUMBER",
     default=10,
     show_default=True,
     help="How many slowest and flaky tests to show.",

@@ -31,6 +31,12 @@ _MOST_FINDINGS = 25
         ("--dry-run", "print the files and write none"),
         ("--waive-failing --owner @acme/ml", "accept for 30 days what does not hold today"),
         ("--uses OWNER/tiergate@v1", "a workflow that uses the action"),
+        exits=(
+            "the written gate passes at once",
+            "a criterion does not hold today; it is named, with the reason",
+            options.WRONG + ", or there is nothing to hold",
+            options.UNABLE,
+        ),
     ),
 )
 @options.repo
@@ -49,6 +55,7 @@ _MOST_FINDINGS = 25
 @click.option(
     "--days",
     type=click.IntRange(1, 90),
+    metavar="NUMBER",
     default=30,
     show_default=True,
     help="How long these waivers count from today, UTC.",
@@ -69,9 +76,10 @@ _MOST_FINDINGS = 25
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True, max=86_400),
+    metavar="SECONDS",
     default=600,
     show_default=True,
-    help="Seconds per criterion, now and in the spec.",
+    help="For each criterion, now and in the spec.",
 )
 @options.isolation
 def command(
@@ -91,9 +99,6 @@ def command(
     Finds packages, tests, docstring examples, calls of torch.load and model files; runs them once
     in the candidate's interpreter for true numbers; writes gate.yaml with its JSON schema, a
     workflow for GitHub and CODEOWNERS lines. A file that is there already is never changed.
-
-    Exits with 0 if the written gate passes at once, with 1 if a criterion does not hold today: it
-    is named, with the reason.
     """
     from tiergate import candidate
     from tiergate.commands.run import cancelled_by_signals

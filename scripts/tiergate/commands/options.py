@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,15 +35,24 @@ def criterion_ids(
     ]
 
 
-def examples(name: str, *lines: tuple[str, str]) -> str:
-    """Return the examples at the end of a command's help.
+WRONG = "the spec or the command line is wrong"
+UNABLE = "something could not be evaluated: a crash, a timeout, no device"
+
+
+def examples(name: str, *lines: tuple[str, str], exits: Sequence[str] = ()) -> str:
+    """Return the end of a command's help: examples, and what its exit codes mean.
 
     Args:
         name: the command.
         lines: what is behind ``tiergate name``, and what it does.
+        exits: the meanings of the exit codes from 0; empty for one that it never has.
     """
     shown = [f"  {f'tiergate {name} {words}'.rstrip()}\n      {what}" for words, what in lines]
-    return "\b\nExamples:\n" + "\n".join(shown)
+    parts = ["\b\nExamples:\n" + "\n".join(shown)]
+    codes = [f"  {code}  {meaning}" for code, meaning in enumerate(exits) if meaning]
+    if codes:
+        parts.append("\b\nExit codes:\n" + "\n".join(codes))
+    return "\n\n".join(parts)
 
 
 if TYPE_CHECKING:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         ("", "cells and waves of each leg"),
         ("--failed .tiergate/report.json", "in which order to mend what failed"),
         ("--github-matrix --runner cpu=ubuntu-24.04", "the matrix of a workflow"),
+        ("--shards 4 --device cpu", "each device's cells over four runners"),
+        exits=("it was planned", "", options.WRONG, options.UNABLE),
     ),
 )
 @options.spec
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--shards",
     type=click.IntRange(1, 256),
+    metavar="NUMBER",
     help="Spread each device's cells, and the files of test suites, over so many runners, and "
     "write the plan that `run --plan` and `decide --plan` take.",
 )

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
         ("octo/transformer", "show what would change, ask, and do it"),
         ("octo/transformer --merge-queue --code-owner-review --yes", "the whole protection"),
         ("octo/transformer --dry-run", "print the request's body, for gh api --input -"),
+        exits=(
+            "the rule is in force",
+            "it was declined",
+            "GitHub refused, or the command line is wrong",
+            "GitHub could not be asked",
+        ),
     ),
 )
 @click.argument("repository", metavar="OWNER/REPO")

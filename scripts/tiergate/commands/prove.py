@@ -28,6 +28,12 @@ if TYPE_CHECKING:
         ("", "every criterion of the CPU leg"),
         ("--only ISS-003", "one criterion"),
         ("--since origin/main", "those whose proofs the change touches"),
+        exits=(
+            "each criterion failed on its counter-examples, and passed without them",
+            "a criterion did not turn red, or has no counter-example",
+            options.WRONG,
+            options.UNABLE,
+        ),
     ),
 )
 @options.spec
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
+    metavar="NUMBER",
     help="Counter-examples tried at the same time.  [default: the usable processors]",
 )
 @options.isolation
@@ -83,8 +90,7 @@ def command(
 ) -> int:
     """Show that every criterion can fail: try changes of the repository that must turn it red.
 
-    Every change is made in a copy; the repository itself is never touched. Exits with 0 only if
-    each criterion failed on each of its counter-examples, and passed before and after.
+    Every change is made in a copy; the repository itself is never touched.
     """
     from tiergate import base, candidate, plan, prove_scope, spec, verdict
     from tiergate.commands.run import cancelled_by_signals, prepare, workflow_commands_stopped

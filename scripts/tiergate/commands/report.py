@@ -20,17 +20,24 @@ FORMATS = (
     "badge", "github", "html", "json", "junit", "markdown", "pr-comment", "sarif", "text",
 )  # fmt: skip
 
-_EPILOG = """\b
-Examples:
-  tiergate report --to html .tiergate -o report.html
-  tiergate report --to junit .tiergate/report.json -o junit.xml
-  tiergate report --to sarif reports/ -o tiergate.sarif
-  tiergate report --to markdown reports/ >> "$GITHUB_STEP_SUMMARY"
-  tiergate report --to pr-comment --post octo/transformer#7 reports/
-"""
 
-
-@click.command("report", epilog=_EPILOG)
+@click.command(
+    "report",
+    epilog=options.examples(
+        "report",
+        ("--to html .tiergate -o report.html", "the last run, as a page that needs no network"),
+        ("--to junit .tiergate/report.json -o junit.xml", "for a CI's list of tests"),
+        ("--to sarif reports/ -o tiergate.sarif", "for code scanning"),
+        ('--to markdown reports/ >> "$GITHUB_STEP_SUMMARY"', "the job summary of all legs"),
+        ("--to pr-comment --post octo/transformer#7", "say it on the pull request"),
+        exits=(
+            "it was written, whatever the decision says",
+            "",
+            options.WRONG + ", or GitHub refuses it",
+            "it could not be written or posted",
+        ),
+    ),
+)
 @click.argument("reports", nargs=-1, metavar="REPORT…", type=click.Path(path_type=Path))
 @click.option(
     "--to",
@@ -88,8 +95,7 @@ def command(
 
     REPORT is a report.json, or a folder in which every one counts; without any it is the
     repository's .tiergate. The spec that the reports were made from must be at hand. This command
-    shows and judges nothing: it exits with 0 when it has written, whatever the decision says.
-    Whether the gate passes is for `tiergate decide` to say.
+    shows and judges nothing: whether the gate passes is for `tiergate decide` to say.
     """
     from tiergate.errors import NotEvaluatedError, UserError
     from tiergate.render import formats

@@ -39,6 +39,13 @@ if TYPE_CHECKING:
         ("", "judge the repository you are in, on the CPU"),
         ("--only ISS-003 --device cuda", "one criterion on the GPU"),
         ("--base origin/main", "by the criteria of the branch to merge into"),
+        ("--quiet --no-cache", "what is red alone, every cell evaluated again"),
+        exits=(
+            "every cell passed or is waived; of a shard: nothing stands against a pass",
+            "the gate failed",
+            options.WRONG,
+            options.UNABLE,
+        ),
     ),
 )
 @options.spec
@@ -61,11 +68,13 @@ if TYPE_CHECKING:
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds per criterion, in place of the spec's.",
+    metavar="SECONDS",
+    help="For each criterion, in place of the spec's.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
+    metavar="NUMBER",
     help="Criteria evaluated at the same time.  [default: the usable processors]",
 )
 @click.option(
@@ -120,9 +129,9 @@ def command(
 ) -> int:
     """Run the criteria of the spec on this machine and decide.
 
-    Writes report.json, prints what failed with the command that reproduces it, and exits with 0
-    only if every cell of the leg passed; with --shard, if nothing in the shard stands against a
-    pass.
+    Writes report.json, and prints of each failure what was expected and observed, the places, whose
+    change it concerns, the command that shows it without the gate, and who mends it. At a terminal
+    the cells are drawn while they are judged; piped, each is a line when it starts and ends.
     """
     # Imported here: what `--help` and the other commands need not pay for.
     from tiergate import base, candidate, drift, leg, spec, verdict

@@ -17,6 +17,7 @@ from tiergate.commands import options
         "schema",
         ("> gate.schema.json", "for editors: they complete and explain every key"),
         ("report", "of report.json, for programs that read it"),
+        exits=("it was printed", "", "the command line is wrong"),
     ),
 )
 @click.argument("name", type=click.Choice(["gate", "report", "proof"]), default="gate")

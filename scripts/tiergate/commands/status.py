@@ -26,6 +26,7 @@ _MOST_COMMITS = 500
         ("", "what the last run on this machine recorded"),
         ("--report reports/ --write STATUS.md", "a table in a file, from the reports of all legs"),
         ("--format json", "for programs"),
+        exits=("it was shown, whatever it shows", "", options.WRONG),
     ),
 )
 @options.spec
@@ -73,7 +74,7 @@ def command(
     commit since which a criterion holds from all reports and histories that are given and from the
     table that --write wrote before. What is not recorded is unknown. Reports of shards need their
     --plan; a history has whole runs of them where `tiergate history --plan` added them. The status
-    decides nothing and exits with 0 whatever it shows; `tiergate decide` is the gate.
+    decides nothing: `tiergate decide` is the gate.
     """
     import msgspec
 

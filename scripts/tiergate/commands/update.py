@@ -27,6 +27,12 @@ _SHOWN = 40
         ("ISS-003", "show the old and the new numbers, and the tests gained and lost"),
         ("ISS-003 --apply", "write the new numbers into the spec"),
         ("collection --since v1.2", "compare the tests with another commit"),
+        exits=(
+            "the numbers are right, or were written",
+            "a change was shown or refused",
+            options.WRONG,
+            options.UNABLE,
+        ),
     ),
 )
 @click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
@@ -59,8 +65,6 @@ def command(
     changed, and rewrites the numbers of its `expect` in place: comments and layout stay. Only
     counts of what passed or was collected are taken over. A criterion that fails for another
     reason, such as a failed test, is refused: the gate would only hide it.
-
-    Exits with 0 if the numbers are right or were written, with 1 if a change was shown or refused.
     """
     from tiergate import candidate, checkers, expect_file, spec
     from tiergate.commands.run import cancelled_by_signals

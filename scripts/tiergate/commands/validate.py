@@ -15,6 +15,7 @@ from tiergate.commands.options import examples
         "validate",
         ("", "check gate.yaml in the current folder"),
         ("gate.yaml services/*/gate.yaml", "check several; every problem of each is listed"),
+        exits=("each spec is right", "", "one is wrong, or cannot be read"),
     ),
 )
 @click.argument("specs", type=click.Path(path_type=Path), nargs=-1, metavar="[SPEC]...")
@@ -22,7 +23,6 @@ def command(specs: tuple[Path, ...]) -> int:
     """Check specs as `tiergate run` would read them, without judging anything.
 
     Each problem is one line, file:line:column: message, as editors and problem matchers read it.
-    Exits with 2 if a spec is wrong or cannot be read.
     """
     from tiergate import spec
     from tiergate.errors import ExitCode, UserError

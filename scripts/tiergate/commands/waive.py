@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     "waive",
     epilog=options.examples(
         "waive",
-        ("ISS-004 --reason 'vendored' --owner dev-security", "the whole verdict, for 30 days"),
+        ("ISS-004 --reason vendored --owner sec", "the whole verdict, for 30 days"),
         (
-            "ISS-004 --finding src/load.py:12 --reason 'vendored' --owner dev-security --days 9",
+            "ISS-004 --finding src/a.py:12 --reason vendored --owner sec",
             "one finding alone",
         ),
+        exits=("it was written", "", options.WRONG + ", or there is no such finding"),
     ),
 )
 @click.argument("criterion_id", metavar="ID", shell_complete=options.criterion_ids)
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--days",
     type=click.IntRange(1, 90),
+    metavar="NUMBER",
     default=30,
     show_default=True,
     help="How long it counts from today, UTC.",

@@ -277,7 +277,7 @@ def probe(folder: Path, tests: int, rounds: int) -> None:
 _MEMORY = """
 import resource, sys
 from tiergate.candidate import ProbeResult
-from tiergate.checkers import session_records
+from tiergate.sessions.records import read_session
 count = int(sys.argv[1])
 def name(n):
     return f"tests/test_{n // 100}.py::test_number_{n}[parameter-{n}]"
@@ -288,7 +288,7 @@ def records():
     for n in range(count):
         yield {"event": "start", "id": name(n)}
         yield {"event": "passed", "id": name(n), "seconds": n / 7}
-session = session_records.read_session(ProbeResult(records=list(records())))
+session = read_session(ProbeResult(records=list(records())))
 assert session.counts["collected"] == session.counts["passed"] == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -14,9 +14,10 @@ import msgspec
 
 from tiergate import checkers, judge, waivers
 from tiergate.baseline import against
-from tiergate.checkers import Observation, session_records
+from tiergate.checkers import Observation
 from tiergate.fields import Device
 from tiergate.plan import Cell
+from tiergate.sessions.files import TEST_FILES, is_test_file
 from tiergate.shards import Assignment, DevicePlan, ShardPlan
 from tiergate.verdict import PASSING, Evidence, Part, Report, Verdict
 from tiergate.waivers import Waiver
@@ -214,7 +215,7 @@ def _overlap(parts: Mapping[int, Part], assignment: Assignment, count: int) -> s
         unseen = [
             file
             for file in share.mine - set(part.files) - ignored
-            if session_records.is_test_file(file, session_records.TEST_FILES)
+            if is_test_file(file, TEST_FILES)
         ]
         # More were ignored than a report lists.
         if len(unseen) > found.counts.get("ignored", 0) - len(ignored):

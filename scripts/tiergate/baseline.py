@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from tiergate.base import Base
-from tiergate.checkers import Context, Observation, session_records
+from tiergate.checkers import Context, Observation
+from tiergate.sessions import records, running
 from tiergate.spec import Criterion
 from tiergate.verdict import BaseTests, Failure, write_atomically
 
@@ -96,8 +97,8 @@ def collect(base: Base, context: Context) -> Answer:
     if not paths:
         return Answer({})  # the base has no such tests yet
     arguments = [*msgspec.to_builtins(context.criterion.parameters)["args"], "--collect-only"]
-    result, session = session_records.run_session(there, paths, arguments)
-    problem = session_records.problem_of(result, session, collect_only=True)
+    result, session = running.run_session(there, paths, arguments)
+    problem = records.problem_of(result, session, collect_only=True)
     if not problem and session.counts["errors"]:
         first = session.failures[0]
         problem = f"{session.counts['errors']} errors, the first in {first.id}"
@@ -128,7 +129,7 @@ def against(base: BaseTests, observation: Observation, criterion: Criterion) -> 
     return msgspec.structs.replace(
         observation,
         counts={**observation.counts, "vanished": len(vanished)},
-        failures=(*failures, *observation.failures)[: session_records.MAX_FAILURES],
+        failures=(*failures, *observation.failures)[: records.MAX_FAILURES],
         notes=tuple(dict.fromkeys(notes)),
     )
 

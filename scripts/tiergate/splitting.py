@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from tiergate import checkers
-from tiergate.checkers import session_records
 from tiergate.plan import Cell
+from tiergate.sessions.files import TEST_FILES, is_test_file
 from tiergate.shards import Assignment, DevicePlan
 
 UNKNOWN = 1.0
@@ -181,10 +181,7 @@ def files_of(
             name
             for name in present
             if name in paths
-            or (
-                (everything or name.startswith(below))
-                and session_records.is_test_file(name, session_records.TEST_FILES)
-            )
+            or ((everything or name.startswith(below)) and is_test_file(name, TEST_FILES))
         ]
     return found
 

@@ -8,10 +8,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tiergate.checkers import Context, Observation, pytest_session, session_records
+from tiergate.checkers import Context, Observation, pytest_session
 from tiergate.expectation import Outcomes
 from tiergate.fields import Device, RepositoryPath
 from tiergate.reproduce import python_command
+from tiergate.sessions import assembling, running
 from tiergate.spec import Criterion
 from tiergate.verdict import Part
 
@@ -63,14 +64,14 @@ def observe(parameters: With, context: Context) -> Observation:
 
 def part(parameters: With, context: Context) -> Part:
     """Collect the share's files."""
-    if (missing := session_records.absent(context, parameters.paths)) is not None:
+    if (missing := running.absent(context, parameters.paths)) is not None:
         return missing
-    result, session = session_records.run_session(
+    result, session = running.run_session(
         context,
         parameters.paths,
         [*parameters.args, "--collect-only", "--continue-on-collection-errors"],
     )
-    return session_records.part(result, session, context, collect_only=True)
+    return running.part(result, session, context, collect_only=True)
 
 
 def assemble(
@@ -78,7 +79,7 @@ def assemble(
 ) -> Observation:
     """Put the parts together."""
     del parameters
-    return session_records.assemble(parts, criterion, device, collect_only=True)
+    return assembling.assemble(parts, criterion, device, collect_only=True)
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:

@@ -8,10 +8,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tiergate.checkers import Context, Observation, session_records
+from tiergate.checkers import Context, Observation
 from tiergate.expectation import Outcomes
 from tiergate.fields import Device, RepositoryPath
 from tiergate.reproduce import python_command
+from tiergate.sessions import assembling, records, running
 from tiergate.spec import Criterion
 from tiergate.verdict import Part
 
@@ -111,13 +112,11 @@ def observe(parameters: With, context: Context) -> Observation:
 
 def part(parameters: With, context: Context) -> Part:
     """Run, or collect, the share's tests; what failed is run again where the criterion says so."""
-    if (missing := session_records.absent(context, parameters.paths)) is not None:
+    if (missing := running.absent(context, parameters.paths)) is not None:
         return missing
     arguments = [*parameters.args, "--collect-only"] if parameters.collect_only else parameters.args
-    result, session = session_records.run_session(
-        context, parameters.paths, ["--tb=short", *arguments]
-    )
-    seen = session_records.part(result, session, context, collect_only=parameters.collect_only)
+    result, session = running.run_session(context, parameters.paths, ["--tb=short", *arguments])
+    seen = running.part(result, session, context, collect_only=parameters.collect_only)
     if context.criterion.retries and not parameters.collect_only and not seen.error:
         return msgspec.structs.replace(seen, flaky=_retry(seen, parameters, context))
     return seen
@@ -128,20 +127,20 @@ def assemble(
 ) -> Observation:
     """Put the parts together."""
     collect_only = parameters.collect_only
-    return session_records.assemble(parts, criterion, device, collect_only=collect_only)
+    return assembling.assemble(parts, criterion, device, collect_only=collect_only)
 
 
 def _retry(seen: Part, parameters: With, context: Context) -> dict[str, str]:
     """Run the failed tests again, by themselves; return those that pass now, and when."""
-    failed = session_records.retried(seen.run.failures, seen.run.counts)
+    failed = assembling.retried(seen.run.failures, seen.run.counts)
     alone = msgspec.structs.replace(context, timings=None)
     flaky: dict[str, str] = {}
     for attempt in range(1, context.criterion.retries + 1):
         left = [test for test in failed if test not in flaky]
         if not left:
             break
-        result, session = session_records.run_session(alone, left, ["--tb=short", *parameters.args])
-        if not session_records.problem_of(result, session, collect_only=False):
+        result, session = running.run_session(alone, left, ["--tb=short", *parameters.args])
+        if not records.problem_of(result, session, collect_only=False):
             flaky |= {
                 test: f"passed when it was run again, attempt {attempt + 1}"
                 for test in session.passed

@@ -1,0 +1,1 @@
+"""Sessions of pytest in the candidate's interpreter; shared by the checkers that need one."""

@@ -151,6 +151,8 @@ class Expressions(Calling):
         for key, value in zip(node.keys, node.values, strict=True):
             values = self._evaluate(value)
             if key is None:
+                if len(node.keys) == 1 and symbol("torch.__dict__") <= values:
+                    return values
                 spread = only_table(values)
                 table = merged(table, spread or Table((), False))
                 continue
@@ -188,12 +190,14 @@ class Expressions(Calling):
             self._comprehension_target(generator.target, elements)
             for condition in generator.ifs:
                 self._evaluate(condition)
-        for result in results:
-            self._evaluate(result)
+        found = [self._evaluate(result) for result in results]
         self._scope.shared |= shared
         for name in own:
             env.pop(name, None)
         env.update(kept)
+        if any(loaders(values) for values in found):
+            element = found[0] if len(found) == 1 else frozenset({Display(tuple(found))})
+            return frozenset({Display((element,), mutable=True)})
         return UNKNOWN
 
     def _comprehension_target(self, target: ast.expr, values: Values) -> None:

@@ -28,6 +28,8 @@ _HOT = (
     (b"__dict__", rb"__dict__(?<=\.__dict__)(?<!\bself\.__dict__)(?<!\bcls\.__dict__)\s*\["),
     (b"methodcaller", rb"methodcaller"),
     (b"attrgetter", rb"attrgetter"),
+    (b"itemgetter", rb"itemgetter"),
+    (b"getmembers", rb"getmembers"),
     (b"__getattribute__", rb"__getattribute__"),
     (b"getattr_static", rb"getattr_static"),
     (b"return", rb"return(?<!\wreturn)\s*\(?\s*(?:torch|serialization)\b(?![ \t]*\.)"),

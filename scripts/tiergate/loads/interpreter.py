@@ -27,6 +27,7 @@ from tiergate.loads.values import (
     exported,
     is_load,
     loaders,
+    symbol,
 )
 
 _ROUNDS = 8
@@ -96,8 +97,15 @@ class Interpreter(ControlFlow):
                 (proof for proof in proofs if proof.origin in safe),
                 key=lambda proof: (proof.origin, proof.name),
             ),
-            exports={n: found for n, v in self._module.all.items() if (found := exported(v))},
+            exports=self._passed_on(),
         )
+
+    def _passed_on(self) -> dict[str, Values]:
+        """Return what other modules may have from this one that matters to them."""
+        found = {n: useful for n, v in self._module.all.items() if (useful := exported(v))}
+        if any(star in {"torch", "torch.serialization"} for star in self._module.stars):
+            found.setdefault("load", symbol("torch.load"))
+        return found
 
     def _round(self) -> None:
         self._forget()

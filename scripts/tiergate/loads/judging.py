@@ -94,8 +94,15 @@ class Judging(Names):
         if name != "load" or not any(is_torch(value) for value in base):
             return
         call = Arguments(1, {}, True)
-        safe = [v for v in loaders(values) if judge(v, call, self._policy) == SAFE]
+        safe = [
+            v
+            for v in loaders(values)
+            # What torch.load was before is put back: its calls are judged where they stand.
+            if (isinstance(v, Loader) and v.sure and not v.never_safe)
+            or judge(v, call, self._policy) == SAFE
+        ]
         if len(safe) == len(values):
+            self._looked_at([values])
             return
         place = self._at or (node.lineno, node.col_offset)
         self._bad.add(place)

@@ -16,6 +16,7 @@ from tiergate.loads.scopes import Scope
 from tiergate.loads.values import (
     NOTHING,
     UNKNOWN,
+    Display,
     Getter,
     Loader,
     Partial,
@@ -25,6 +26,7 @@ from tiergate.loads.values import (
     Value,
     Values,
     constants,
+    has_torch,
     is_torch,
     loaders,
     symbol,
@@ -43,6 +45,7 @@ _GETTERS = frozenset(
         "operator.attrgetter()",
     }
 )  # fmt: skip
+_NAMED_GETTERS = ("operator.attrgetter", "operator.itemgetter", "operator.methodcaller")
 _TRANSPARENT = frozenset({"builtins.staticmethod", "builtins.classmethod"})
 _LOOKING = frozenset(
     {
@@ -127,7 +130,9 @@ class Library(Members, ABC):
 
     def _call_getter(self, getter: Getter, given: Given, relied: set[str]) -> Values:
         target = given.first
-        for part in getter.name.split("."):
+        if getter.item:
+            target = self._item(target, getter.name)
+        for part in () if getter.item else getter.name.split("."):
             target = self._member(target, part)
         target = self._placed(target, given.node)
         if not getter.call:
@@ -143,8 +148,10 @@ class Library(Members, ABC):
 
     def _getter(self, dotted: str, given: Given) -> Values:
         name = only(given.first)
-        called = dotted == "operator.methodcaller"
-        return frozenset({Getter(name, called)}) if isinstance(name, str) else UNKNOWN
+        kind = dotted.rpartition(".")[2]
+        if not isinstance(name, str):
+            return UNKNOWN
+        return frozenset({Getter(name, kind == "methodcaller", kind == "itemgetter")})
 
     def _vars(self, dotted: str, given: Given) -> Values:
         if not given.values:
@@ -154,8 +161,26 @@ class Library(Members, ABC):
             for v in given.first
         )
 
+    def _all_members(self, dotted: str, given: Given) -> Values:
+        """``inspect.getmembers(torch)``: pairs of a name and any of torch's functions."""
+        del dotted
+        if not has_torch(given.first):
+            return UNKNOWN
+        pair = Display((UNKNOWN, self._any_of_torch(given.node)))
+        return frozenset({Display((frozenset({pair}),), mutable=True)})
+
+    def _next(self, dotted: str, given: Given) -> Values:
+        del dotted
+        return self._elements(given.first).union(*given.values[1:])
+
     def _call_namespace(self, owner: str, method: str, given: Given) -> Values:
         """``torch.__dict__.get(…)``, ``vars(torch).update(…)``, ``sys.modules.get(…)``."""
+        if method == "copy":
+            return symbol(owner)
+        if method in {"items", "values"} and has_torch(symbol(owner.removesuffix(".__dict__"))):
+            member = self._any_of_torch(given.node)
+            pair = frozenset({Display((UNKNOWN, member))})
+            return frozenset({Display((pair if method == "items" else member,), mutable=True)})
         if method in _MAPPING_READS:
             found = self._item(symbol(owner), only(given.first))
             return self._placed(found.union(*given.values[1:]), given.node)
@@ -169,6 +194,11 @@ class Library(Members, ABC):
 
     def _dict_call(self, dotted: str, given: Given) -> Values:
         del dotted
+        for value in given.first:
+            if isinstance(value, Symbol) and value.dotted.endswith(".__dict__"):
+                return given.first
+            if isinstance(value, Display) and _are_members(value):
+                return symbol("torch.__dict__")
         return given.table()
 
     def _setattr(self, dotted: str, given: Given) -> Values:
@@ -202,7 +232,7 @@ class Library(Members, ABC):
         if names is not None:
             found = union(self._member(base, str(name)) for name in names)
         elif any(is_torch(value) for value in base):
-            found = frozenset({Loader(given.node.lineno, given.node.col_offset, sure=False)})
+            found = self._any_of_torch(given.node)
         for default in rest[1:]:
             found |= default
         return found or UNKNOWN
@@ -280,12 +310,24 @@ class Library(Members, ABC):
         **dict.fromkeys(_LOCATORS, _located),
         **dict.fromkeys(_GETTERS, _getattr),
         **dict.fromkeys(_PARTIALS, _partial),
-        **dict.fromkeys(("operator.attrgetter", "operator.methodcaller"), _getter),
+        **dict.fromkeys(_NAMED_GETTERS, _getter),
         **dict.fromkeys(("builtins.eval", "builtins.exec"), _run_text),
         "builtins.compile": _compiled,
         "builtins.dict": _dict_call,
+        "builtins.next": _next,
         "builtins.setattr": _setattr,
         "builtins.vars": _vars,
         "functools.reduce": _reduced,
+        "inspect.getmembers": _all_members,
+        "inspect.getmembers_static": _all_members,
     }
     """What is known of functions of other modules, by their names."""
+
+
+def _are_members(display: Display) -> bool:
+    """Tell whether these are pairs of a name and any of torch's functions."""
+    return any(
+        isinstance(pair, Display) and len(pair.items) == 2 and loaders(pair.items[1])
+        for item in display.items
+        for pair in item
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 
 from tiergate.loads import folding
@@ -22,6 +23,7 @@ from tiergate.loads.values import (
     Values,
     bounded,
     either,
+    passes_torch_on,
     symbol,
 )
 
@@ -93,7 +95,7 @@ class Members(Judging):
         return UNKNOWN
 
     def _dotted(self, dotted: str) -> Values:
-        if dotted.startswith("torch.") or dotted.endswith(".torch"):
+        if dotted.startswith("torch.") or passes_torch_on(dotted):
             return symbol(dotted)
         own = self._lookup(dotted)
         return own if own is not None else symbol(dotted)
@@ -122,6 +124,10 @@ class Members(Judging):
             else:
                 found |= UNKNOWN
         return found or UNKNOWN
+
+    def _any_of_torch(self, node: ast.expr) -> Values:
+        """Return what may be any of torch's functions, torch.load among them."""
+        return frozenset({Loader(node.lineno, node.col_offset, sure=False)})
 
     def _elements(self, values: Values) -> Values:
         """Return what iterating gives."""

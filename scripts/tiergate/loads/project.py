@@ -220,7 +220,7 @@ class Project:
             for level, module, imported in [*passed.get(name, ()), *stars]:
                 dotted = _absolute(path, level, module) if level else module
                 whole = f"{dotted}.{imported}" if imported else dotted
-                if whole in {"torch", "torch.serialization"}:
+                if whole.removesuffix(".load") in {"torch", "torch.serialization"}:
                     found |= symbol(whole)
                 else:
                     found |= self._lookup(whole, path, depth + 1) or NOTHING

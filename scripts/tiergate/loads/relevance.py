@@ -47,6 +47,7 @@ _INDIRECT = tuple(
         rb"eval(?<![.\w]eval)\s*\(", rb"exec(?<![.\w]exec)\s*\(", rb"methodcaller",
         rb"attrgetter", rb"__getattribute__", rb"getattr_static", rb"resolve_name",
         rb"locate(?<!\wlocate)\s*\(", rb"reduce\s*\(\s*getattr\b",
+        rb"itemgetter", rb"getmembers",
     )
 )  # fmt: skip
 _COMPUTED = tuple(

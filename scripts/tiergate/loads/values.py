@@ -15,6 +15,8 @@ _SAME = {
     "torch.load.__call__": LOAD,
     "torch.serialization._load": "torch.serialization._load",
 }
+# Modules of that name with a ``load`` of their own.
+_OF_ITS_OWN = frozenset({"safetensors.torch", "smdistributed.modelparallel.torch"})
 # The last two are private, and pickle all the same.
 _LOADS = frozenset({LOAD, "torch.serialization._load", "torch.serialization._legacy_load"})
 
@@ -90,10 +92,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Getter:
-    """``operator.attrgetter`` (with ``call``: ``methodcaller``) of a known name."""
+    """``operator.attrgetter``, ``methodcaller`` or ``itemgetter`` of a known name."""
 
     name: str
-    call: bool
+    call: bool = False
+    item: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,14 @@ def constant(value: object) -> Values:
 @lru_cache(maxsize=16384)
 def symbol(dotted: str) -> Values:
     """Return the set of one importable thing, under its usual name."""
-    if dotted.endswith(".torch"):  # a package that passes torch on
+    if passes_torch_on(dotted):
         dotted = "torch"
     return frozenset({Symbol(_SAME.get(dotted, dotted))})
+
+
+def passes_torch_on(dotted: str) -> bool:
+    """Tell whether a package's ``torch`` may be torch itself, as in ``backend.torch``."""
+    return dotted.endswith(".torch") and dotted not in _OF_ITS_OWN
 
 
 def either(one: Values, other: Values) -> Values:

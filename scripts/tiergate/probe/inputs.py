@@ -8,9 +8,11 @@ event; the judge counts for them what they could have seen in the repository.
 from __future__ import annotations
 
 import os
+import site
 import sys
 import sysconfig
 import threading
+from importlib.util import source_from_cache
 from typing import TYPE_CHECKING, Any
 
 from .ownership import Ownership
@@ -54,6 +56,7 @@ _CONNECTED = frozenset(
         "urllib.Request",
     }
 )
+_ATTRIBUTES = ("os.getxattr", "os.listxattr", "os.removexattr", "os.setxattr")
 _CREATING = frozenset({"os.link", "os.mkdir", "os.rename", "os.symlink"})
 _CHANGED: dict[str, dict[int, int | None]] = {
     "os.chmod": {0: 2},
@@ -92,11 +95,14 @@ class Inputs:
         self._raw: set[tuple[str, str, bool]] = set()
         self._busy = threading.local()
         self._process = os.getpid()
-        prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()}
-        prefixes |= {os.path.realpath(prefix) for prefix in prefixes}
-        self._installed = tuple(prefix + os.sep for prefix in prefixes if prefix != os.sep)
+        # Not all below the prefixes: of an interpreter in /usr that would be far too much.
+        paths = sysconfig.get_paths()
+        own = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+        own |= {*site.getsitepackages(), os.path.join(sys.prefix, "pyvenv.cfg")}  # noqa: PTH118
+        own |= {os.path.realpath(path) for path in own}
+        self._installed = tuple(path + os.sep for path in own if path != os.sep)
         named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
-        self._temporary = tuple(os.path.realpath(p) + os.sep for p in (*named, "/tmp") if p)  # noqa: S108 - as tempfile has it
+        self._temporary = {os.path.realpath(path) for path in (*named, "/tmp") if path}  # noqa: S108 - as tempfile has it
         self._handlers: dict[str, Callable[[str, Any], None]] = {
             "open": self._opened,
             "os.listdir": self._listing,
@@ -105,6 +111,8 @@ class Inputs:
             "import": self._imported,
             "ctypes.dlopen": self._loaded,
             "sqlite3.connect": self._database,
+            "cpython.PyInterpreterState_New": self._unwatched,
+            **dict.fromkeys(_ATTRIBUTES, self._unwatched),
             **dict.fromkeys(_STARTED, self._starting),
             **dict.fromkeys(_CONNECTED, self._connecting),
             **dict.fromkeys(_CHANGED, self._changing),
@@ -162,6 +170,11 @@ class Inputs:
         if key in self._raw and key[0].startswith("/"):
             return
         self._raw.add(key)
+        if mode is None and not key[0].startswith("/"):
+            # Of os.open, which may be told of a folder that the event does not name.
+            if not self._is_deleting():
+                self._reasons["os.open: a path that may start in an open folder"] = None
+            return
         path = self._path(value)
         if (flags or 0) & _WRITING:
             if os.path.isdir(path):  # noqa: PTH112 - quick
@@ -175,7 +188,7 @@ class Inputs:
     def _listing(self, event: str, arguments: Any) -> None:
         value = arguments[0]
         path = self._path("." if value is None else value)
-        if (path + os.sep).startswith(self._temporary) and not self._owned.file(path):
+        if self._is_shared(path) and not self._owned.file(path):
             return  # what others do in the folder for temporary files is no input
         self._reads(path, self._listed)
 
@@ -186,12 +199,36 @@ class Inputs:
             if not _is_of_a_tool(path):
                 among[path] = None
         elif self._is_own_product(path):
-            return
+            real = os.path.realpath(path)
+            if real != path and not self._is_own_product(real):
+                self._reads(real, among)  # by a link of its own
         elif not self._is_installed(path):
             if among is self._listed:
                 among[path] = None
             else:
                 self._foreign[path] = None
+                if path.endswith(".pyc"):
+                    self._compiled(path)
+
+    def _compiled(self, path: str) -> None:
+        """Count the source of a module elsewhere: the import only asked for its time."""
+        try:
+            self._foreign[source_from_cache(path)] = None
+        except ValueError:
+            return  # there is none
+
+    def _is_shared(self, path: str) -> bool:
+        """Tell whether a folder is the one for temporary files, or pytest's own in it."""
+        above, name = os.path.split(path)
+        return path in self._temporary or (
+            above in self._temporary and name.startswith("pytest-of-")
+        )
+
+    @staticmethod
+    def _is_deleting() -> bool:
+        """Tell whether the event is of ``shutil.rmtree``, which opens folders to empty them."""
+        code = sys._getframe(3).f_code  # noqa: SLF001 - the event does not say
+        return code.co_name == "_rmtree_safe_fd" and code.co_filename.endswith("shutil.py")
 
     def _is_installed(self, path: str) -> bool:
         known = self._installed
@@ -224,8 +261,8 @@ class Inputs:
 
     def _imported(self, event: str, arguments: Any) -> None:
         filename = arguments[1]
-        if filename and self._owned.file(filename):
-            self._reasons[f"native code: {self._owned.relative(filename)}"] = None
+        if filename:
+            self._native(self._path(filename))
         search = arguments[2]
         if isinstance(search, list):
             for entry in search:
@@ -236,12 +273,21 @@ class Inputs:
 
     def _loaded(self, event: str, arguments: Any) -> None:
         name = arguments[0]
-        if isinstance(name, str) and os.sep in name and self._owned.file(self._path(name)):
-            self._reasons[f"native code: {self._owned.relative(self._path(name))}"] = None
+        if isinstance(name, str) and os.sep in name:
+            self._native(self._path(name))
+
+    def _native(self, path: str) -> None:
+        if self._owned.file(path):
+            self._reasons[f"native code: {self._owned.relative(path)}"] = None
+        else:
+            self._reads(path, self._read)
 
     def _database(self, event: str, arguments: Any) -> None:
         name = os.fsdecode(arguments[0])
-        if name and not name.startswith((":memory:", "file:")):
+        if name.startswith("file:"):
+            if not name.startswith("file::memory:") and "mode=memory" not in name:
+                self._reasons[f"a database: {name}"] = None
+        elif name and name != ":memory:":
             path = self._path(name)
             if not self._is_own_product(path):
                 self._reasons[f"a database: {self._owned.relative(path)}"] = None
@@ -251,6 +297,9 @@ class Inputs:
 
     def _connecting(self, event: str, arguments: Any) -> None:
         self._reasons[f"it used the network ({event})"] = None
+
+    def _unwatched(self, event: str, arguments: Any) -> None:
+        self._reasons[f"{event}: what it reads is not told"] = None
 
     def _unseen(self, event: str, arguments: Any) -> None:
         self._reasons[f"{event}: paths that are not told"] = None

@@ -55,6 +55,8 @@ class Answer(msgspec.Struct, frozen=True):
     """The repository's files, by name."""
     files: dict[str, Fact]
     folders: dict[str, Fact]
+    asked: dict[str, Fact] = {}
+    """Of which it was only asked whether they are there."""
 
 
 class Environment(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from tiergate import __version__, cache_facts, checkers
 from tiergate.cache import Answer, Cache, Environment
-from tiergate.cache_facts import Facts
+from tiergate.cache_facts import Fact, Facts, Kind
 from tiergate.candidate import Candidate, Reads
 from tiergate.environment import in_ci
 from tiergate.reproduce import cell_command
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 _PROBED = frozenset({"imports", "pytest", "collection"})
 """Kinds whose inputs the probe tells."""
 
-_TEXTS = frozenset(
-    {".cfg", ".ini", ".md", ".py", ".pyi", ".rst", ".sh", ".toml", ".yaml", ".yml", ""}
-)
-"""Suffixes of what only Python reads: the content counts where it was read. Of all other files,
-which native code may read unseen, it always counts."""
 _PROSE = frozenset({".md", ".rst"})
 _PYTEST_FILES = (
     "conftest.py",
@@ -45,6 +40,8 @@ _PYTEST_FILES = (
     "setup.py",
 )
 """What pytest asks for in the folders above the tests, without listing them."""
+_TIME_ZONE = "/etc/localtime"
+"""What the C library reads for the local time, without an event."""
 _SHOWN = 8
 _INTERPRETER = "the interpreter or its installed distributions"
 _NEVER = "no run of it that passed was kept"
@@ -91,7 +88,7 @@ class Session:
         self._facts = Facts(self.candidate.repository.root)
         self._root = str(self.candidate.repository.root)
         # The run itself makes its own folder there, which changes the times.
-        self._before = self._facts.fact(self._root, folder=True).content
+        self._before = self._facts.fact(self._root, "folder").content
         self._driver = cache_facts.cuda() if self.device == "cuda" else ""
         self._signature = ""
         self._used: list[int] = []
@@ -200,22 +197,23 @@ class Session:
             before, now = set(answer.inventory), set(files)
             changed += [f"new file: {name}" for name in sorted(now - before)[:_SHOWN]]
             changed += [f"file that is gone: {name}" for name in sorted(before - now)[:_SHOWN]]
-        for facts, folder in ((answer.files, False), (answer.folders, True)):
+        for kind, facts in _kinds(answer):
+            what = "folder" if kind == "folder" else "file"
             for name, known in facts.items():
                 if len(changed) >= _SHOWN:
                     return changed
-                if not self._facts.holds(name, known, folder=folder):
-                    changed.append(f"changed {'folder' if folder else 'file'}: {name or '.'}")
+                if not self._facts.holds(name, known, kind):
+                    changed.append(f"changed {what}: {name or '.'}")
         return changed
 
     def _refresh(self, number: int, answer: Answer) -> None:
         """Write the new times of files that were touched and are the same."""
-        files = {
-            name: self._facts.current(name, f, folder=False) for name, f in answer.files.items()
-        }
-        folders = {n: self._facts.current(n, f, folder=True) for n, f in answer.folders.items()}
-        if files != answer.files or folders != answer.folders:
-            new = msgspec.structs.replace(answer, files=files, folders=folders)
+        files, folders, asked = (
+            {name: self._facts.current(name, fact, kind) for name, fact in facts.items()}
+            for kind, facts in _kinds(answer)
+        )
+        new = msgspec.structs.replace(answer, files=files, folders=folders, asked=asked)
+        if new != answer:
             self.cache.replace(number, new)
 
     def _parts(self, cell: Cell, candidate: Candidate) -> dict[str, str]:
@@ -253,11 +251,11 @@ class Session:
         reads = self.reads.get(cell.name, Reads())
         if reads.reasons:
             return list(reads.reasons)
-        names, folders = self._inputs(cell.criterion, candidate, reads)
-        for among, folder in ((names, False), (folders, True)):
+        inputs = self._inputs(cell.criterion, candidate, reads)
+        for kind, among in inputs.items():
             for name in among:
-                changed = self._facts.changed_since(name, self.started_ns, folder=folder)
-                same = folder and name == self._root and self._is_top_the_same()
+                changed = self._facts.changed_since(name, self.started_ns, kind)
+                same = kind == "folder" and name == self._root and self._is_top_the_same()
                 if changed and not same:
                     return [f"{name or '.'} changed during the run, or just before it"]
         answer = Answer(
@@ -266,8 +264,9 @@ class Session:
             tree=tree,
             parts=self._parts(cell, candidate),
             inventory=candidate.repository.files,
-            files={name: self._facts.fact(name, folder=False) for name in names},
-            folders={name: self._facts.fact(name, folder=True) for name in folders},
+            files={name: self._facts.fact(name, "file") for name in inputs["file"]},
+            folders={name: self._facts.fact(name, "folder") for name in inputs["folder"]},
+            asked={name: self._facts.fact(name, "asked") for name in inputs["asked"]},
         )
         try:
             self.cache.put(self._root, cell.name, _question(answer.parts), answer)
@@ -276,22 +275,23 @@ class Session:
         return []
 
     def _is_top_the_same(self) -> bool:
-        return self._facts.fact(self._root, folder=True).content == self._before
+        return self._facts.fact(self._root, "folder").content == self._before
 
     def _inputs(
         self, criterion: Criterion, candidate: Candidate, reads: Reads
-    ) -> tuple[list[str], list[str]]:
-        """Return the files and the folders that a cell's verdict depends on."""
+    ) -> dict[Kind, list[str]]:
+        """Return the paths that a cell's verdict depends on, by what of them counts."""
         repository = candidate.repository
         if criterion.uses in checkers.STATIC:
             below = set(repository.files_under(msgspec.to_builtins(criterion.parameters)["paths"]))
-            return [
+            names = {
                 name
                 for name in repository.files
                 if name in below or (criterion.uses == "semgrep" and _suffix(name) not in _PROSE)
-            ], []
-        names = {self._facts.name(path) for path in reads.files}
-        names |= {name for name in repository.files if _suffix(name) not in _TEXTS}
+            }
+            return {"file": sorted(names), "folder": [], "asked": []}
+        names = {self._facts.name(path) for path in reads.files} | {_TIME_ZONE}
+        names |= {name for name in repository.files if not cache_facts.is_text(name)}
         if criterion.uses != "imports":
             above = {str(folder) for folder in (repository.root, *repository.root.parents)}
             paths = (os.path.join(self._root, name) for name in (*names, *reads.folders))  # noqa: PTH118
@@ -302,7 +302,13 @@ class Session:
                 for folder in above
                 for name in _PYTEST_FILES
             }
-        return sorted(names), sorted(self._facts.name(path) for path in reads.folders)
+        folders = {self._facts.name(path) for path in reads.folders}
+        asked = {self._facts.name(path) for path in reads.asked} - names
+        return {"file": sorted(names), "folder": sorted(folders), "asked": sorted(asked)}
+
+
+def _kinds(answer: Answer) -> tuple[tuple[Kind, dict[str, Fact]], ...]:
+    return ("file", answer.files), ("folder", answer.folders), ("asked", answer.asked)
 
 
 def _suffix(name: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,10 +24,19 @@ _IGNORED = frozenset(
     {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tiergate"}
     | {"__pycache__"}
 )
+_TEXTS = frozenset(
+    {".cfg", ".ini", ".md", ".py", ".pyi", ".rst", ".sh", ".toml", ".yaml", ".yml", ""}
+)
+"""Suffixes of what only Python reads: the content counts where it was read. Of all other files,
+which native code may read unseen, it always counts."""
 _CHUNK = 1024 * 1024
 _MISSING = "missing"
 _PACKAGE = Path(__file__).resolve().parent
 _NVIDIA = Path("/proc/driver/nvidia")
+
+
+Kind = Literal["file", "folder", "asked"]
+"""What counts of a path: the content of a file, the entries of a folder, or whether it is there."""
 
 
 class Fact(msgspec.Struct, frozen=True, array_like=True):
@@ -59,54 +70,56 @@ class Facts:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
-        self._seen: dict[tuple[str, bool], tuple[str, int]] = {}
-        self._known: dict[tuple[str, bool], Fact] = {}
+        self._seen: dict[tuple[str, Kind], tuple[str, int]] = {}
+        self._known: dict[tuple[str, Kind], Fact] = {}
 
     def name(self, path: str) -> str:
         """Return a path relative to the root, where it lies below it."""
         return path.removeprefix(self._root + os.sep)
 
-    def fact(self, name: str, *, folder: bool) -> Fact:
-        """Return what is at a path now: a file's content, or a folder's entries."""
-        key = (name, folder)
+    def fact(self, name: str, kind: Kind) -> Fact:
+        """Return what is at a path now: a file's content, a folder's entries, or their kind."""
+        key = (name, kind)
         if key not in self._known:
             started = time.time_ns()
-            signature, changed = self._look(name, folder=folder)
-            content = self._content(name, signature, folder=folder)
+            signature, changed = self._look(name, kind)
+            content = self._content(name, signature, kind)
             steady = changed < started - _RACY_NS
             self._known[key] = Fact(content, signature if steady else "")
         return self._known[key]
 
-    def holds(self, name: str, known: Fact, *, folder: bool) -> bool:
+    def holds(self, name: str, known: Fact, kind: Kind) -> bool:
         """Tell whether what is at a path counts as what was there."""
-        if known.signature and self._look(name, folder=folder)[0] == known.signature:
+        if known.signature and self._look(name, kind)[0] == known.signature:
             return True
-        return self.fact(name, folder=folder).content == known.content
+        return self.fact(name, kind).content == known.content
 
-    def current(self, name: str, known: Fact, *, folder: bool) -> Fact:
+    def current(self, name: str, known: Fact, kind: Kind) -> Fact:
         """Return a fact that holds with what tells it the cheapest now."""
-        same = self._look(name, folder=folder)[0] == known.signature
-        return known if same else self.fact(name, folder=folder)
+        same = self._look(name, kind)[0] == known.signature
+        return known if same else self.fact(name, kind)
 
-    def changed_since(self, name: str, moment_ns: int, *, folder: bool) -> bool:
+    def changed_since(self, name: str, moment_ns: int, kind: Kind) -> bool:
         """Tell whether what is at a path changed after a moment, or may have."""
-        return self._look(name, folder=folder)[1] >= moment_ns - _CLOCK_NS
+        return self._look(name, kind)[1] >= moment_ns - _CLOCK_NS
 
-    def _look(self, name: str, *, folder: bool) -> tuple[str, int]:
+    def _look(self, name: str, kind: Kind) -> tuple[str, int]:
         """Return the signature, and when it changed last, in nanoseconds; 0 where that is open."""
-        key = (name, folder)
+        key = (name, kind)
         if key not in self._seen:
             path = os.path.join(self._root, name)  # noqa: PTH118 - thousands of them
-            self._seen[key] = _signature(path, folder=folder)
+            self._seen[key] = _signature(path, kind)
         return self._seen[key]
 
-    def _content(self, name: str, signature: str, *, folder: bool) -> str:
+    def _content(self, name: str, signature: str, kind: Kind) -> str:
         if signature.startswith(_MISSING):
             return signature
         path = os.path.join(self._root, name)  # noqa: PTH118 - as above
         about = signature.partition(" ")[0]
+        if kind == "asked":
+            return _answer(name, signature)
         try:
-            if folder:
+            if kind == "folder":
                 with os.scandir(path) as entries:
                     found = sorted(
                         f"{entry.name}\0{_kind(entry)}"
@@ -120,6 +133,20 @@ class Facts:
             return f"{about} {status.st_mode:o} {_digest_of(path)}"
         except OSError as error:
             return f"{about} unreadable {error.errno} {time.time_ns()}"
+
+
+def _answer(name: str, signature: str) -> str:
+    """Return what a question such as ``os.path.exists`` is told; ``signature`` is not of nothing.
+
+    What native code may read without an event once it is known to be there counts as a whole.
+    """
+    place, what, *_ = signature.split(" ")
+    return f"{place} {what}" if is_text(name) and what != "folder" else signature
+
+
+def is_text(name: str) -> bool:
+    """Tell by a file's suffix whether only Python, or a person, reads it."""
+    return os.path.splitext(name)[1].lower() in _TEXTS  # noqa: PTH122 - thousands of them
 
 
 def _digest_of(path: str) -> str:
@@ -136,7 +163,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return "d" if entry.is_dir(follow_symlinks=False) else "f"
 
 
-def _signature(path: str, *, folder: bool) -> tuple[str, int]:
+def _signature(path: str, kind: Kind) -> tuple[str, int]:
     """Return a path's state, its first word where it really lies; and when it changed."""
     real = _real_folder(os.path.dirname(path))  # noqa: PTH120 - thousands of them
     link = ""
@@ -151,7 +178,7 @@ def _signature(path: str, *, folder: bool) -> tuple[str, int]:
         return f"{_MISSING} {error.errno} {real} {link}", 0
     place = digest(real, link)[:8]
     times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-    if stat.S_ISDIR(status.st_mode) and not folder:
+    if stat.S_ISDIR(status.st_mode) and kind != "folder":
         return f"{place} folder {status.st_mode:o}", 0  # its entries do not count here
     about = f"{status.st_mode:o} {status.st_size} {times} {status.st_ino} {status.st_dev}"
     return f"{place} {about}", changed
@@ -180,14 +207,14 @@ def listing(folders: Iterable[str]) -> str:
                         lines.append(f"{folder}\0{entry.name}\0{about.st_size} {times}")
         except OSError as error:
             lines.append(f"{folder}\0{error.errno}")
-    return digest(*sorted(lines))
+    return digest("\n".join(sorted(lines)))
 
 
 def environment(python: Path, folders: Iterable[str]) -> str:
     """Return a digest of an interpreter and what lies in the folders it imports from."""
     real = os.path.realpath(python)
     files = [str(python), real, str(python.parent.parent / "pyvenv.cfg")]
-    return digest(real, listing(folders), *(_signature(file, folder=False)[0] for file in files))
+    return digest(real, listing(folders), *(_signature(file, "file")[0] for file in files))
 
 
 def tool() -> str:
@@ -198,8 +225,16 @@ def tool() -> str:
 
 
 def machine() -> str:
-    """Return a digest of what this machine is to a program."""
-    return digest(*os.uname(), str(usable_cpus()))
+    """Return a digest of what this machine, and who starts it on it, is to a program."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    limits = [
+        f"{name} {resource.getrlimit(getattr(resource, name))}"
+        for name in dir(resource)
+        if name.startswith("RLIMIT_")
+    ]
+    who = (os.getuid(), os.geteuid(), os.getgid(), os.getegid(), *os.getgroups())
+    return digest(*os.uname(), str(usable_cpus()), f"{mask:o}", repr(who), *limits)
 
 
 def cuda(place: Path = _NVIDIA) -> str:

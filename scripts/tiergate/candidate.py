@@ -56,14 +56,16 @@ class Reads(msgspec.Struct):
 
     files: dict[str, None] = {}
     folders: dict[str, None] = {}
+    asked: dict[str, None] = {}
+    """Of which it was only asked whether, and what, they are."""
     reasons: dict[str, None] = {}
     """Why their outcome depends on more than what was seen."""
 
     def add(self, result: ProbeResult) -> None:
         """Take over what one job read."""
         for record in result.of("inputs"):
-            among = self.files if record["kind"] == "file" else self.folders
-            among.update(dict.fromkeys(record["paths"]))
+            among = {"file": self.files, "folder": self.folders, "asked": self.asked}
+            among[record["kind"]].update(dict.fromkeys(record["paths"]))
         told = result.of("inputs-seen")
         if not told or result.problem:
             self.reasons["what a job read was not told"] = None

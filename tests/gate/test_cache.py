@@ -25,6 +25,7 @@ from tiergate.verdict import Report, Verdict
 
 RATES = {
     "data/rates.json": '{"eur": 2}',
+    "private/ours.json": "{}",
     "tests/test_rates.py": """\
         import json
         import os
@@ -44,6 +45,7 @@ RATES = {
 
         def test_nothing_optional():
             assert not os.path.exists(HERE / "optional.txt")
+            assert not (HERE / "private" / "optional.bin").is_file()
     """,
 }
 BOTH = {
@@ -150,6 +152,12 @@ CHANGES: dict[str, tuple[Callable[[Sample], object], set[str], str]] = {
     ),
     "a file that is only asked for": (
         lambda s: s.write("optional.txt", ""), set(), "new file: optional.txt",
+    ),
+    "a file that is only asked for and that git ignores": (
+        lambda s: (
+            s.write(".git/info/exclude", "*.bin\n"), s.write("private/optional.bin", ""),
+        ),
+        {"names", "suite"}, "changed file: private/optional.bin",
     ),
     "a new conftest.py": (
         lambda s: s.write("tests/conftest.py", "import pytest\n"), set(),
@@ -504,19 +512,19 @@ def test_a_file_that_looks_unchanged_is_read_again_while_its_times_are_fresh(tmp
     """Two changes in one tick of the clock leave size and times alike."""
     path = tmp_path / "file"
     path.write_text("one")
-    fresh = Facts(tmp_path).fact("file", folder=False)
+    fresh = Facts(tmp_path).fact("file", "file")
     assert fresh.signature == ""
     path.write_text("two")
-    assert not Facts(tmp_path).holds("file", fresh, folder=False)
+    assert not Facts(tmp_path).holds("file", fresh, "file")
 
 
 def test_a_file_with_old_times_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cache_facts, "_RACY_NS", -1)
     (tmp_path / "file").write_text("one")
-    known = Facts(tmp_path).fact("file", folder=False)
+    known = Facts(tmp_path).fact("file", "file")
     assert known.signature
     monkeypatch.setattr(cache_facts, "_digest_of", None)
-    assert Facts(tmp_path).holds("file", known, folder=False)
+    assert Facts(tmp_path).holds("file", known, "file")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,22 @@ READ = {
     "the source of a module elsewhere whose bytecode is imported": (
         "import sys; sys.path.insert(0, ELSEWHERE); import other", "elsewhere/other.py",
     ),
+    "whether a file is there": ("import os; os.path.exists('/nowhere/none')", "/nowhere/none"),
+    "whether a file may be executed": (
+        "import os; os.access('data.json', os.X_OK)", "here/data.json",
+    ),
+    "where a link leads": (
+        "import os\ntry:\n    os.readlink(HERE + '/data.json')\nexcept OSError:\n    pass",
+        "here/data.json",
+    ),
+    "what is in an open folder": (
+        """
+        import os
+        assert os.stat in os.supports_dir_fd
+        os.stat("data.json", dir_fd=os.open(HERE, os.O_RDONLY))
+        """,
+        "here/data.json",
+    ),
     "native code elsewhere": (
         "import ctypes\ntry:\n    ctypes.CDLL(ELSEWHERE + '/data.json')\nexcept OSError:\n    pass",
         "elsewhere/data.json",

@@ -1,12 +1,14 @@
 """What a job reads: files, folders, and what makes its outcome depend on more than those.
 
-An audit hook sees what goes through Python: ``open``, imports, listings, programs, connections.
-Native code that opens a file by itself, and a mere question whether a file is there, raise no
-event; the judge counts for them what they could have seen in the repository.
+An audit hook sees what goes through Python: ``open``, imports, listings, programs, connections. A
+mere question whether a file is there raises no event: the functions of ``os`` that ask are wrapped.
+Native code that opens a file by itself is not seen; the judge counts for it what it could have read
+in the repository.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import site
 import sys
@@ -57,6 +59,16 @@ _CONNECTED = frozenset(
     }
 )
 _ATTRIBUTES = ("os.getxattr", "os.listxattr", "os.removexattr", "os.setxattr")
+_QUESTIONS = ("access", "lstat", "readlink", "stat")
+"""Functions of ``os``, of which each other question in Python is made."""
+_QUESTIONED = (
+    "supports_dir_fd",
+    "supports_effective_ids",
+    "supports_fd",
+    "supports_follow_symlinks",
+)
+_ASKED = 2000
+"""Questions about paths outside of the repository: more are no inputs, but a search."""
 _CREATING = frozenset({"os.link", "os.mkdir", "os.rename", "os.symlink"})
 _CHANGED: dict[str, dict[int, int | None]] = {
     "os.chmod": {0: 2},
@@ -91,6 +103,8 @@ class Inputs:
         self._read: dict[str, None] = dict.fromkeys(search)
         self._listed: dict[str, None] = {}
         self._foreign: dict[str, None] = {}
+        self._asked: dict[str, None] = {}
+        self._answered: set[str] = set()
         self._made: set[str] = set()
         self._raw: set[tuple[str, str, bool]] = set()
         self._busy = threading.local()
@@ -111,6 +125,7 @@ class Inputs:
             "import": self._imported,
             "ctypes.dlopen": self._loaded,
             "sqlite3.connect": self._database,
+            "asked": self._asking,
             "cpython.PyInterpreterState_New": self._unwatched,
             **dict.fromkeys(_ATTRIBUTES, self._unwatched),
             **dict.fromkeys(_STARTED, self._starting),
@@ -121,16 +136,35 @@ class Inputs:
     def start(self) -> None:
         """Watch from now on; there is no end to it."""
         sys.addaudithook(self._event)
+        for name in _QUESTIONS:
+            self._wrap(name)
+
+    def _wrap(self, name: str) -> None:
+        """Have a function of ``os`` tell which path it was asked about."""
+        original = getattr(os, name)
+
+        @functools.wraps(original)
+        def asking(path: Any, *arguments: Any, **keywords: Any) -> Any:
+            self._event("asked", (path, keywords.get("dir_fd")))
+            return original(path, *arguments, **keywords)
+
+        setattr(os, name, asking)
+        for functions in (getattr(os, known) for known in _QUESTIONED):
+            if original in functions:
+                functions.add(asking)
 
     def send(self, channel: Channel) -> None:
         """Report what was read."""
         self._busy.yes = True
-        if len(self._read) + len(self._listed) > _MOST:
+        if len(self._read) + len(self._listed) + len(self._asked) > _MOST:
             self._reasons["it reads too many files"] = None
-        for what, paths in (("file", self._read), ("folder", self._listed)):
+        kinds = (("file", self._read), ("folder", self._listed), ("asked", self._asked))
+        for what, paths in kinds:
             names = list(paths)[:_MOST]
             for start in range(0, len(names), _CHUNK):
                 channel.send("inputs", kind=what, paths=names[start : start + _CHUNK])
+        if sum(not self._owned.file(path) for path in self._asked) > _ASKED:
+            self._reasons["it asks for too many files outside of the repository"] = None
         if len(self._foreign) > _FOREIGN:
             self._reasons["it reads too many files outside of the repository"] = None
         channel.send("inputs", kind="file", paths=list(self._foreign)[:_FOREIGN])
@@ -185,6 +219,22 @@ class Inputs:
         else:
             self._reads(path, self._read)
 
+    def _asking(self, event: str, arguments: Any) -> None:
+        value, folder = arguments
+        if isinstance(value, int):
+            return  # a descriptor: it was opened before
+        named = os.fsdecode(value)
+        if folder is None and named.startswith("/"):
+            if named in self._answered:
+                return
+            self._answered.add(named)
+        path = self._path(value, -1 if folder is None else folder)
+        if path.startswith(_MACHINE) or path in self._asked or _is_of_a_tool(path):
+            return
+        if self._is_own_product(path) or self._is_installed(path) or self._is_temporary(path):
+            return
+        self._asked[path] = None
+
     def _listing(self, event: str, arguments: Any) -> None:
         value = arguments[0]
         path = self._path("." if value is None else value)
@@ -223,6 +273,14 @@ class Inputs:
         return path in self._temporary or (
             above in self._temporary and name.startswith("pytest-of-")
         )
+
+    def _is_temporary(self, path: str) -> bool:
+        """Tell whether it is of the runs that pytest keeps the temporary files of."""
+        if self._owned.file(path):
+            return False
+        while len(path) > 1 and not self._is_shared(path):
+            path = os.path.dirname(path)  # noqa: PTH120 - quick
+        return len(path) > 1 and path not in self._temporary
 
     @staticmethod
     def _is_deleting() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import posixpath
 import select
 import signal
 import socket
@@ -13,14 +12,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
-from tiergate import processes
+from tiergate import processes, shadows
 from tiergate.errors import NotEvaluatedError
 from tiergate.processes import MARK, Bounded, Cancellation, Completed, Process, Streams
 from tiergate.repository import Repository
@@ -34,7 +33,6 @@ _START_SECONDS = 120.0
 _FORK_SECONDS = 60.0
 _TICK = 0.1
 _MESSAGE = 1024 * 1024
-_MODULE_SUFFIXES = frozenset({"py", "pyc", "so"})
 
 
 class LostError(NotEvaluatedError):
@@ -66,6 +64,7 @@ class WarmInterpreter:
         self._python = python
         self._modules = modules
         self._imported: frozenset[str] | None = None
+        self._shadowed: dict[tuple[str, tuple[str, ...], frozenset[str]], bool] = {}
         self._output = Bounded(64 * 1024)
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
@@ -132,7 +131,10 @@ class WarmInterpreter:
             imported = self._imported
         if self.failed or imported is None:
             return False
-        return not _shadows(repository.files, pythonpath, imported)
+        question = (str(repository.root), tuple(pythonpath), imported)
+        if question not in self._shadowed:
+            self._shadowed[question] = shadows.any_of(*question)
+        return not self._shadowed[question]
 
     def load(
         self, modules: Sequence[str], rewritten: Sequence[str], cancellation: Cancellation
@@ -296,27 +298,3 @@ def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _shadows(files: Sequence[str], pythonpath: Sequence[str], imported: Collection[str]) -> bool:
-    """Tell whether a file could be imported under one of the ``imported`` top-level names.
-
-    Only from a folder of ``pythonpath``, or from one that is no package: pytest puts such folders
-    of tests in front of ``sys.path``.
-    """
-    packages = {posixpath.dirname(name) for name in files if _leaf(name) == "__init__.py"}
-    roots = {posixpath.normpath(path) for path in pythonpath}
-    for name in files:
-        leaf = _leaf(name)
-        if leaf.rpartition(".")[2] not in _MODULE_SUFFIXES:
-            continue
-        path = posixpath.dirname(name) if leaf == "__init__.py" else name
-        folder = posixpath.dirname(path)
-        reachable = (folder or ".") in roots or folder not in packages
-        if reachable and _leaf(path).split(".")[0] in imported:
-            return True
-    return False
-
-
-def _leaf(path: str) -> str:
-    return path.rpartition("/")[2]

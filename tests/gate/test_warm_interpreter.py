@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 from samples import PASSES, Sample, ended
 
-from tiergate import checkers, judge, warm
+from tiergate import checkers, judge, shadows, warm
 from tiergate.candidate import Candidate, Imported, warmed
 from tiergate.checkers import Context
 from tiergate.errors import UserError
@@ -249,6 +249,7 @@ def test_more_can_be_imported_ahead_of_time_later_on(library: Sample):
         ("src/apart/__init__.py", False),
         ("apart.py", False),
         ("tests/apart.py", False),
+        ("ignored/apart.py", False),
         ("src/shop/apart.py", True),
         ("src/apart/data.txt", True),
     ],
@@ -256,6 +257,7 @@ def test_more_can_be_imported_ahead_of_time_later_on(library: Sample):
 def test_repository_with_a_module_of_that_name_gets_fresh_processes(
     library: Sample, file: str, accepted: bool
 ):
+    library.write(".git/info/exclude", "ignored\n")
     library.write(file, "x = 1\n")
     library.gate(criterion())
     with forked(library.candidate(), "apart") as candidate:
@@ -263,6 +265,37 @@ def test_repository_with_a_module_of_that_name_gets_fresh_processes(
         pythonpath = candidate.spec.pythonpath
         found = candidate.warm.accepts(candidate.repository, pythonpath, Cancellation())
     assert found == accepted
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("apart.pyc", True),
+        ("apart.cpython-312-x86_64-linux-gnu.so", True),
+        ("linked/apart.py", True),
+        ("package/inside/__init__.py", False),
+        ("inside/apart/__init__.so", True),
+        ("inside/apart.txt", False),
+        (".venv/lib/apart.py", False),
+        ("package/apart.py", False),
+        ("package/searched/apart.py", True),
+        ("apartment.py", False),
+    ],
+)
+def test_a_file_that_could_be_imported_for_a_module_is_found(
+    tmp_path: Path, file: str, found: bool
+):
+    root = tmp_path / "root"
+    for name in ("package/__init__.py", "package/searched/__init__.py", ".venv/pyvenv.cfg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "circle").symlink_to("circle")
+    (root / "above").symlink_to(root)
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).touch()
+    assert shadows.any_of(str(root), ["package/searched", "none"], {"apart"}) == found
 
 
 @pytest.mark.parametrize(

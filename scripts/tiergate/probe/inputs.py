@@ -89,6 +89,12 @@ def _is_of_a_tool(path: str) -> bool:
     return any(f"{os.sep}{name}{os.sep}" in path + os.sep for name in _OWN_CACHES)
 
 
+def _told_by(path: str) -> str:
+    """Return the path whose kind answers the same question: nothing lies below a file."""
+    above = os.path.dirname(path)  # noqa: PTH120 - quick
+    return above if os.path.isfile(above) else path  # noqa: PTH113 - as above
+
+
 class Inputs:
     """Collects what one process reads; to be started in the process that it is about.
 
@@ -113,6 +119,7 @@ class Inputs:
         paths = sysconfig.get_paths()
         own = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
         own |= {*site.getsitepackages(), os.path.join(sys.prefix, "pyvenv.cfg")}  # noqa: PTH118
+        own.add(os.path.dirname(__file__))  # noqa: PTH120 - quick
         own |= {os.path.realpath(path) for path in own}
         self._installed = tuple(path + os.sep for path in own if path != os.sep)
         named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
@@ -158,7 +165,8 @@ class Inputs:
         self._busy.yes = True
         if len(self._read) + len(self._listed) + len(self._asked) > _MOST:
             self._reasons["it reads too many files"] = None
-        kinds = (("file", self._read), ("folder", self._listed), ("asked", self._asked))
+        asked = dict.fromkeys(_told_by(path) for path in self._asked)
+        kinds = (("file", self._read), ("folder", self._listed), ("asked", asked))
         for what, paths in kinds:
             names = list(paths)[:_MOST]
             for start in range(0, len(names), _CHUNK):

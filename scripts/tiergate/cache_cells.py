@@ -303,7 +303,11 @@ class Session:
                 for name in _PYTEST_FILES
             }
         folders = {self._facts.name(path) for path in reads.folders}
-        asked = {self._facts.name(path) for path in reads.asked} - names
+        opened = {self._facts.name(path) for path in reads.opened}
+        names |= {name for name in opened if cache_facts.is_text(name)}
+        # Told by size and times: a model's weights would take long to read.
+        asked = {self._facts.name(path) for path in reads.asked} | opened
+        asked -= names
         return {"file": sorted(names), "folder": sorted(folders), "asked": sorted(asked)}
 
 

@@ -56,6 +56,8 @@ class Reads(msgspec.Struct):
 
     files: dict[str, None] = {}
     folders: dict[str, None] = {}
+    opened: dict[str, None] = {}
+    """Of what git ignores, what was opened by whatever code."""
     asked: dict[str, None] = {}
     """Of which it was only asked whether, and what, they are."""
     reasons: dict[str, None] = {}
@@ -136,7 +138,8 @@ class Candidate(msgspec.Struct, frozen=True):
         }
         receiver = _Receiver(nonce, on_record)
         try:
-            done = self._process(device, timeout, msgspec.json.encode(job), receiver.line)
+            with self._watched():
+                done = self._process(device, timeout, msgspec.json.encode(job), receiver.line)
         except LostError as error:
             return ProbeResult(records=receiver.records, problem=str(error))
         result = ProbeResult(
@@ -163,6 +166,19 @@ class Candidate(msgspec.Struct, frozen=True):
                 self.imported.modules.update(dict.fromkeys(record["names"]))
                 self.imported.rewritten.update(dict.fromkeys(record["rewritten"]))
         return result
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Take over what is opened meanwhile, where it is asked what jobs read."""
+        if self.reads is None:
+            yield
+            return
+        from tiergate.opened import Opened  # noqa: PLC0415 - as above
+
+        with Opened(str(self.repository.root), frozenset(self.repository.files)) as opened:
+            yield
+        self.reads.opened.update(opened.files)
+        self.reads.reasons.update(opened.reasons)
 
     def _process(
         self, device: Device, timeout: float, job: bytes, on_record: Callable[[bytes], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import textwrap
 import threading
@@ -21,6 +22,7 @@ from samples import PASSES, Sample
 from tiergate import cache, cache_cells, cache_facts, leg, runner
 from tiergate.cache import Answer, Cache
 from tiergate.cache_facts import Facts
+from tiergate.opened import Opened
 from tiergate.verdict import Report, Verdict
 
 RATES = {
@@ -282,6 +284,50 @@ def test_a_file_elsewhere_that_was_read_is_an_input(judge: Judge, tmp_path: Path
     assert cached(judge()) == {"prices"}
     config.write_text("2")
     assert judge()["prices"].status == "fail"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_ignored_file_that_native_code_opened_is_an_input(
+    judge: Judge, tmp_path: Path, linked: bool
+):
+    weights = judge.sample.root / "models" / "weights.bin"
+    judge.sample.write(".gitignore", "models/\n")
+    weights.parent.mkdir()
+    if linked:
+        weights.symlink_to(tmp_path / "weights.bin")
+    weights.write_bytes(b"one")
+    open_ = f"ctypes.CDLL(None).open({str(weights).encode()!r}, 0)"
+    judge.sample.write(
+        "tests/test_prices.py",
+        f"import ctypes, os\n\ndef test_it():\n    assert os.read({open_}, 9) == b'one'\n",
+    )
+    judge.sample.gate({**PASSES, "expect": {"passed": 1}})
+    judge()
+    assert cached(judge()) == {"prices"}
+    weights.write_bytes(b"two")
+    assert judge()["prices"].status == "fail"
+
+
+def test_what_is_written_beside_the_events_is_seen(tmp_path: Path):
+    (tmp_path / "known.txt").touch()
+    with Opened(str(tmp_path), {"known.txt"}) as opened:
+        (tmp_path / "known.txt").read_bytes()
+        (tmp_path / "__pycache__").mkdir()
+    assert (opened.files, opened.reasons) == ({}, {})
+    with Opened(str(tmp_path), {"known.txt"}) as opened:
+        (tmp_path / "known.txt").write_text("x")
+    assert opened.reasons == {"known.txt was written while it ran": None}
+
+
+def test_what_cannot_be_watched_is_said(tmp_path: Path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with Opened(str(tmp_path), ()) as opened:
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert opened.reasons == {"what native code opens cannot be watched: Too many open files": None}
 
 
 def test_only_a_pass_is_kept(judge: Judge):

@@ -283,13 +283,16 @@ class Session:
         """Return the paths that a cell's verdict depends on, by what of them counts."""
         repository = candidate.repository
         if criterion.uses in checkers.STATIC:
-            below = set(repository.files_under(msgspec.to_builtins(criterion.parameters)["paths"]))
+            paths = msgspec.to_builtins(criterion.parameters)["paths"]
+            below = set(repository.files_under(paths))
             names = {
                 name
                 for name in repository.files
                 if name in below or (criterion.uses == "semgrep" and _suffix(name) not in _PROSE)
             }
-            return {"file": sorted(names), "folder": [], "asked": []}
+            # A path with no file of the repository in it must be there all the same.
+            asked = {os.path.normpath(path) for path in paths} - names
+            return {"file": sorted(names), "folder": [], "asked": sorted(asked)}
         names = {self._facts.name(path) for path in reads.files} | {_TIME_ZONE}
         names |= {name for name in repository.files if not cache_facts.is_text(name)}
         if criterion.uses != "imports":

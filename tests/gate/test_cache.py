@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import sqlite3
 import textwrap
@@ -328,6 +329,35 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert opened.reasons == {"what native code opens cannot be watched: Too many open files": None}
+
+
+def test_scans_are_answered_while_what_they_read_is_the_same(judge: Judge):
+    sample = judge.sample
+    sample.write(".gitignore", "*.onnx\n")
+    sample.write("models/fine.pt", pickle.dumps({"a": 1}, protocol=2))
+    sample.write("exports/ignored.onnx", b"")
+    sample.write("src/shop/load.py", "import torch\n\nstate = torch.load('x', weights_only=True)\n")
+    sample.gate(
+        {"id": "models", "uses": "checkpoints", "with": {"paths": ["models"]}},
+        {"id": "exports", "uses": "checkpoints", "with": {"paths": ["exports"]}},
+        {"id": "loads", "uses": "semgrep",
+         "with": {"rules": ["unsafe-torch-load"], "paths": ["src"]}},
+    )  # fmt: skip
+    assert {v.status for v in judge().values()} == {"pass"}
+    sample.write("README.md", "# Nobody scans this\n")
+    judge()  # a new file is a name that all know
+    sample.write("README.md", "# Or this\n")
+    assert cached(judge()) == {"models", "exports", "loads"}
+
+    sample.write("models/fine.pt", pickle.dumps(os.system))
+    (sample.root / "exports/ignored.onnx").unlink()
+    (sample.root / "exports").rmdir()
+    sample.write("src/shop/load.py", "import torch\n\nstate = torch.load('x')\n")
+    found = judge()
+    assert {name: v.status for name, v in found.items()} == {
+        "models": "fail", "exports": "error", "loads": "fail",
+    }  # fmt: skip
+    assert judge.reasons("exports") == ["changed file: exports"]
 
 
 def test_only_a_pass_is_kept(judge: Judge):

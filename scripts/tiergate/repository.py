@@ -126,11 +126,22 @@ class Repository:
         real = Path(os.path.realpath(self.root / path))  # unlike resolve(), it bears a loop
         return real != self.root and self.root not in real.parents
 
+    @cached_property
+    def tree(self) -> str:
+        """A digest of every file's name, mode and content; empty outside of a work tree."""
+        if self._listed is None:
+            return ""
+        known = self._listed.unchanged
+        digest = hashlib.sha256()
+        for name in self.files:
+            mode, blob = known.get(name) or _describe(self.root / name)
+            digest.update(b"%s %s %s\0" % (mode.encode(), blob.encode(), os.fsencode(name)))
+        return digest.hexdigest()
+
     def source(self) -> Source:
         """Return the commit and the digest of what is in the folder now."""
         if self._listed is None:
             return Source()
-        known = self._listed.unchanged
         commit, dirty = "", False  # a repository without a first commit has none
         told = git(
             self.root,
@@ -143,11 +154,7 @@ class Repository:
                 named = line.rpartition(b" ")[2].decode()
                 commit = "" if named == "(initial)" else named
             dirty |= not line.startswith(b"# ")
-        digest = hashlib.sha256()
-        for name in self.files:
-            mode, blob = known.get(name) or _describe(self.root / name)
-            digest.update(b"%s %s %s\0" % (mode.encode(), blob.encode(), os.fsencode(name)))
-        return Source(commit=commit, tree=digest.hexdigest(), dirty=dirty)
+        return Source(commit=commit, tree=self.tree, dirty=dirty)
 
     def _walk(self) -> list[str]:
         found: list[str] = []

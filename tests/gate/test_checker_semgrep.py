@@ -438,14 +438,68 @@ def test_findings_are_kept_on_a_laptop_and_in_ci_only_where_it_is_asked_for(
     assert not kept.exists()
     monkeypatch.setenv("TIERGATE_CACHE", "1")
     assert places(scan(sample)) == [("src/a.py", 3)]
-    assert {path.name.split("-")[0] for path in kept.iterdir()} == {"loads", "semgrep", "syntax"}
+    names = {path.name.split("-")[0] for path in kept.iterdir()}
+    assert names == {"loads", "scan", "semgrep", "syntax"}
     scanned: list[int] = []
     run = engines.scan
     monkeypatch.setattr(
         engines, "scan", lambda *given: (scanned.append(len(given[1])), run(*given))[1]
     )
+    sample.write("src/other.py", "x = 1\n")
     assert places(scan(sample)) == [("src/a.py", 3)]
     sample.write("src/a.py", f"\n{UNSAFE}")
     assert places(scan(sample)) == [("src/a.py", 4)]
     # From what was kept, but for the file that changed; the examples are scanned beside.
     assert scanned == [0, 1]
+
+
+def test_tree_in_which_nothing_changed_is_not_scanned_again(
+    sample: Sample, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("TIERGATE_CACHE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scans: list[int] = []
+    run = engines.scan
+    monkeypatch.setattr(
+        engines, "scan", lambda *given: (scans.append(len(given[1])), run(*given))[1]
+    )
+    tracked, untracked = sample.root / "src/a.py", sample.root / "src/b.py"
+    sample.write("src/a.py", UNSAFE)
+    sample.commit()
+    sample.write("src/b.py", UNSAFE)
+    first, again = scan(sample), scan(sample)
+    assert places(first) == [("src/a.py", 3), ("src/b.py", 3)]
+    assert (again.summary, again.evidence.findings, again.evidence.notes) == (
+        first.summary,
+        first.evidence.findings,
+        first.evidence.notes,
+    )
+    assert len(scans) == 1
+    # As long as before, and of the same time.
+    about = tracked.stat()
+    moved = UNSAFE.replace("\n\n", "\n").replace("')", "')\n")
+    assert len(moved) == len(UNSAFE)
+    for path in (tracked, untracked):
+        path.write_text(moved)
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+        found = places(scan(sample))
+        assert found[:1] == [("src/a.py", 2)]
+    assert found == [("src/a.py", 2), ("src/b.py", 2)]
+    assert len(scans) == 3
+    monkeypatch.setenv("TIERGATE_CACHE", "0")
+    assert places(scan(sample)) == found
+    assert len(scans) == 4
+
+
+def test_scan_that_failed_is_made_again(sample: Sample, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TIERGATE_CACHE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sample.commit()
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\nexit 2\n")
+    engine.chmod(0o755)
+    with monkeypatch.context() as broken:
+        run = engines.scan
+        broken.setattr(engines, "scan", lambda *given: run(given[0], given[1], engine, given[3]))
+        assert scan(sample).status == "error"
+    assert scan(sample).status == "pass"

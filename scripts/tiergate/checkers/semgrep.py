@@ -24,12 +24,12 @@ from tiergate.expectation import Outcomes
 from tiergate.fields import RepositoryPath
 from tiergate.reproduce import shown_path
 from tiergate.scanning import rules
+from tiergate.scanning.request import Request
 from tiergate.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from tiergate.loads.scan import Place
     from tiergate.python_files import Inventory
-    from tiergate.scanning.observing import Request
 
 
 class With(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,9 +85,16 @@ def problems(parameters: With) -> Iterable[tuple[tuple[str | int, ...], str]]:
 
 def observe(parameters: With, context: Context) -> Observation:
     """Take the inventory, compile every file, scan, and compare what was scanned."""
-    from tiergate.scanning import observing  # noqa: PLC0415 - only where it scans
+    from tiergate.scanning.answers import Answers  # noqa: PLC0415 - only where it scans
 
-    return observing.observe(_request(parameters), context)
+    request = _request(parameters)
+    answers = Answers(request, context.candidate)
+    known = answers.get()
+    if known is not None:
+        return known
+    from tiergate.scanning import observing  # noqa: PLC0415 - slow, and only where it is new
+
+    return observing.observe(request, context, answers)
 
 
 def reproduce(parameters: With, context: Context) -> list[str]:
@@ -120,7 +127,5 @@ def places(
 
 
 def _request(parameters: With) -> Request:
-    from tiergate.scanning import observing  # noqa: PLC0415 - only where it scans
-
     chosen = rules.chosen_rules(parameters.rules)
-    return observing.Request(chosen, parameters.paths, parameters.engine, parameters.policy)
+    return Request(chosen, parameters.paths, parameters.engine, parameters.policy)

@@ -33,11 +33,7 @@ def caches(chosen: Sequence[str], engine: str, candidate: Candidate) -> Caches:
     """Return what was found before with the same rules, engine, interpreters and code."""
     root = str(candidate.repository.original)
     own = _own_digest()
-    texts = [
-        (rules.RULES / f"{rule}{suffix}").read_bytes()
-        for rule in chosen
-        for suffix in (".yaml", ".py")
-    ]
+    texts = [text for rule in chosen for text in rules.texts(rule)]
     version = engines.installed_version()
     python = candidate.python
     about = python.resolve().stat()

@@ -5,36 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
 
 from tiergate import python_files
 from tiergate.checkers import Context, Observation
-from tiergate.loads.calls import Policy
 from tiergate.loads.scan import Place
 from tiergate.python_files import Inventory
 from tiergate.repository import Repository
 from tiergate.scanning import engines, floors, matching, syntax
+from tiergate.scanning.answers import Answers
 from tiergate.scanning.findings import together
 from tiergate.scanning.kept import Caches, caches
 from tiergate.scanning.listing import listed
 from tiergate.scanning.matching import Matched
+from tiergate.scanning.request import Request
 from tiergate.scanning.resolving import found_and_safe, resolved
 from tiergate.scanning.rules import RESOLVED
 from tiergate.torch_floor import Floor
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be scanned, and how."""
-
-    rules: Sequence[str]
-    paths: Sequence[str]
-    engine: Literal["fast", "default"]
-    policy: Policy
-
-
-def observe(request: Request, context: Context) -> Observation:
+def observe(request: Request, context: Context, answers: Answers) -> Observation:
     """Take the inventory, compile every file, scan, and compare what was scanned."""
     repository = context.candidate.repository
     inventory = python_files.inventory(request.paths, repository)
@@ -49,8 +38,9 @@ def observe(request: Request, context: Context) -> Observation:
         scanning = pool.submit(matching.run, request.rules, engine, inventory, kept, context)
         if not own:
             compiling = pool.submit(syntax.errors_by_candidate, inventory, kept, context)
+        errors = syntax.errors_by_judge(inventory, kept) if own else []
         scan = resolved(request.rules, request.policy, inventory, kept, repository)
-        errors = syntax.errors_by_judge(inventory, kept) if own else compiling.result()
+        errors += [] if own else compiling.result()
         matched = scanning.result()
     kept.save()
     if context.candidate.cancellation.requested:
@@ -76,13 +66,17 @@ def observe(request: Request, context: Context) -> Observation:
         error, details = listed("files that could not be analysed", unreadable), unreadable
     elif matched.problem:
         error, details, output = matched.problem, matched.details, matched.output
-    return Observation(
+    observed = Observation(
         error=error,
         counts={"findings": len(findings), "scanned": len(inventory.files)},
         findings=tuple(findings),
         notes=(*details, *notes),
         output=output,
     )
+    # What went wrong around the files may go right the next time.
+    if not matched.problem and not inventory.unreadable and (own or not errors):
+        answers.put(observed)
+    return observed
 
 
 def places(

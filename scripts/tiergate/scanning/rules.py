@@ -34,6 +34,11 @@ def chosen_rules(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
+def texts(rule: str) -> tuple[bytes, bytes]:
+    """Return a rule and its examples as they are written."""
+    return (RULES / f"{rule}.yaml").read_bytes(), (RULES / f"{rule}.py").read_bytes()
+
+
 def prefilter(rule: str) -> Callable[[bytes], object]:
     """Return what is false of a file's bytes only where the file cannot match a rule."""
     if rule == RESOLVED:

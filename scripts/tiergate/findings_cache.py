@@ -1,8 +1,8 @@
 """What a scan found, kept in the user's cache by everything that decides it.
 
-Of single files only those that were read without a problem are kept. A laptop's runs use it; in CI nothing is
-read from it or written to it unless ``TIERGATE_CACHE=1`` asks for that, and ``TIERGATE_CACHE=0``
-turns it off anywhere.
+Of single files only those that were read without a problem are kept. A laptop's runs use it; in CI
+nothing is read from it or written to it unless ``TIERGATE_CACHE=1`` asks for that, and
+``TIERGATE_CACHE=0`` turns it off anywhere.
 """
 
 from __future__ import annotations

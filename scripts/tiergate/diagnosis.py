@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from tiergate.errors import ExitCode
+from tiergate.render import fold
 from tiergate.render.text import printable
 
 State = Literal["ok", "note", "problem", "unknown"]
@@ -31,12 +33,14 @@ def exit_code(lines: Iterable[Line]) -> ExitCode:
     return ExitCode.PASSED if states and "unknown" not in states else ExitCode.NOT_EVALUATED
 
 
-def render(lines: Iterable[Line]) -> str:
-    """Return the lines as text for a terminal."""
+def render(lines: Iterable[Line], columns: int = sys.maxsize) -> str:
+    """Return the lines as text for a terminal of so many columns."""
     shown = []
     for line in lines:
-        found = printable(line.found).replace("\n", "\n" + " " * 26)
-        shown.append(f"{line.state:<8} {printable(line.name):<16} {found}")
+        begin = f"{line.state:<8} {printable(line.name):<16} "
+        for part in printable(line.found).split("\n"):
+            shown += fold.words(begin, part, columns)
+            begin = " " * len(begin)
         if line.mend:
-            shown.append(f"{'':<25} → {printable(line.mend)}")
+            shown += fold.words(f"{begin}→ ", printable(line.mend), columns)
     return "\n".join(shown)

@@ -75,6 +75,7 @@ def command(
     from tiergate import diagnosis
     from tiergate.commands.run import workflow_commands_stopped
     from tiergate.errors import UserError
+    from tiergate.render import fold
 
     if on_github:
         from tiergate.github import doctor
@@ -97,7 +98,7 @@ def command(
     code = diagnosis.exit_code(lines)
     with workflow_commands_stopped(output_format):
         click.echo(subject)
-        click.echo(diagnosis.render(lines))
+        click.echo(diagnosis.render(lines, fold.columns()))
         click.echo(verdicts[0] if code == 0 else verdicts[1])
     return code
 

@@ -32,6 +32,7 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
     from tiergate import candidate, checkers, spec
     from tiergate.errors import UserError
     from tiergate.processes import Cancellation
+    from tiergate.render import fold
     from tiergate.render.text import one_line, remedy_rows
     from tiergate.repository import Repository
     from tiergate.reproduce import cell_command
@@ -63,20 +64,22 @@ def command(criterion_id: str, spec_path: Path | None, repo: Path, python: str |
         *(("waived", _waiver(w)) for w in gate.waivers if w.criterion == criterion.id),
         ("defined at", f"{gate.path}:{criterion.mark.line}"),
     ]
-    click.echo(criterion.id)
+    width = fold.columns()
+    lines = [criterion.id]
     for name, value in rows:
         if value:
-            click.echo(f"  {name:<13} {one_line(value)}")
+            lines += fold.words(f"  {name:<13} ", one_line(value), width)
     for device in criterion.devices:
         context = checkers.Context(criterion, judged, device, lambda _: None)
-        click.echo(f"  reproduce on {device}, at the repository's root:")
-        click.echo(f"    {cell_command(criterion.id, device)}")
-        for line in checker.reproduce(criterion.parameters, context):
-            click.echo(f"    {line}")
+        lines.append(f"  reproduce on {device}, at the repository's root:")
+        commands = checker.reproduce(criterion.parameters, context)
+        for line in (cell_command(criterion.id, device), *commands):
+            lines += fold.command("    ", one_line(line), width)
     if remedy := remedy_rows(criterion.remedy):
-        click.echo("  remedy")
+        lines.append("  remedy")
         for name, value in remedy:
-            click.echo(f"    {name:<9} {value}")
+            lines += fold.words(f"    {name:<9} ", one_line(value), width)
+    click.echo("\n".join(lines))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from datetime import datetime, timezone
@@ -100,6 +101,7 @@ def command(
     from tiergate.prove import proof, prover
     from tiergate.render import proof as render
     from tiergate.repository import Repository
+    from tiergate.reproduce import shown_path
 
     gate = spec.load(options.spec_of(spec_path, repo))
     chosen = {gate.criterion(criterion_id).id for criterion_id in only}
@@ -134,9 +136,10 @@ def command(
         started, clock = datetime.now(timezone.utc), time.monotonic()
         source = repository.source()
         if not quiet:
+            noun = "criterion" if len(cells) == 1 else "criteria"
             click.echo(
-                f"{gate.path}: {len(cells)} criteria on {device}, {jobs} at a time, "
-                f"with {interpreter}"
+                f"{gate.path}: {len(cells)} {noun} on {device}, {jobs} at a time, "
+                f"with {shown_path(interpreter, Path.cwd())}"
             )
         proofs = prover.prove(cells, judged, jobs=jobs, listener=_Progress(quiet=quiet))
         changed = Repository(repo).source() != source
@@ -158,7 +161,9 @@ def command(
         return made.exit_code
     with workflow_commands_stopped(output_format):
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        click.echo(f"\n{render.table(made, colour=colour)}\n{written}  ({made.seconds:.1f} s)")
+        columns = shutil.get_terminal_size((render.COLUMNS, 24)).columns
+        table = render.table(made, colour=colour, width=columns)
+        click.echo(f"\n{table}\n{shown_path(written, Path.cwd())}  ({made.seconds:.1f} s)")
     if output_format == "github":
         _tell_github(made)
     return made.exit_code
@@ -181,17 +186,19 @@ class _Progress:
         self._quiet = quiet
 
     def untouched(self, verdict: Verdict, when: str) -> None:
-        from tiergate.render.text import one_line
+        from tiergate.render import fold
+        from tiergate.render.text import cut, one_line
 
         if not self._quiet:
             mark = "✓" if verdict.status == "pass" else "✗"
             name = f"{verdict.criterion} untouched, {when}"
-            click.echo(
-                f"{mark} {one_line(name):<34} {verdict.seconds:5.1f} s  {one_line(verdict.summary)}"
-            )
+            line = f"{mark} {one_line(name):<34} {verdict.seconds:5.1f} s  "
+            click.echo(cut(line + one_line(verdict.summary), fold.columns()))
 
     def tried(self, criterion: str, tried: Tried) -> None:
+        from tiergate.render import fold
         from tiergate.render.proof import tried_line
+        from tiergate.render.text import cut
 
         if not self._quiet:
-            click.echo(tried_line(criterion, tried))
+            click.echo(cut(tried_line(criterion, tried), fold.columns()))

@@ -80,6 +80,7 @@ def command(
 
     from tiergate import progress, spec
     from tiergate.errors import ExitCode
+    from tiergate.render import fold
     from tiergate.render import progress as render
     from tiergate.verdict import write_atomically
 
@@ -104,7 +105,7 @@ def command(
     elif output_format == "markdown":
         click.echo(render.markdown(found).strip())
     elif target is None:
-        click.echo(render.text(found))
+        click.echo(render.text(found, fold.columns()))
     return ExitCode.PASSED
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import textwrap
 
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:\\.|[^"\\])*")+""")
+
+
+def columns() -> int:
+    """Return how wide standard output is: endless, where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def words(begin: str, text: str, width: int) -> list[str]:

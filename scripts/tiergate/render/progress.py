@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from tiergate.errors import UserError
 from tiergate.progress import CellProgress, Progress, Sighting, TierProgress
+from tiergate.render import fold
 from tiergate.render.markdown import inline
 from tiergate.render.text import one_line
 
@@ -25,13 +27,15 @@ def tier_line(tier: TierProgress) -> str:
     return f"{tier.gate}: {tier.holds} of {tier.cells} hold"
 
 
-def text(progress: Progress) -> str:
-    """Return lines for a terminal."""
+def text(progress: Progress, columns: int = sys.maxsize) -> str:
+    """Return lines for a terminal of so many columns."""
     lines = [_as_of(progress)]
     room = max((len(_name(cell)) for cell in progress.cells), default=0)
     for tier in progress.tiers:
         lines += ["", tier_line(tier)]
-        lines += [_cell(cell, room) for cell in progress.cells if cell.tier == tier.gate]
+        for cell in progress.cells:
+            if cell.tier == tier.gate:
+                lines += _cell(cell, room, columns)
     if progress.tasks:
         lines += ["", "open tasks, in the order in which they can be done"]
     for task in progress.tasks:
@@ -39,8 +43,9 @@ def text(progress: Progress) -> str:
         about = [c for c in task.criteria if [c] != [task.task]] + [task.owner] * bool(task.owner)
         what = f" ({one_line(', '.join(about))})" if about else ""
         hint = f": {one_line(task.hint)}" if task.hint else ""
-        lines.append(f"  {task.wave}. {one_line(task.task)}{what}{hint}")
-    lines += [f"note: {one_line(note)}" for note in progress.notes]
+        lines += fold.words(f"  {task.wave}. ", f"{one_line(task.task)}{what}{hint}", columns)
+    for note in progress.notes:
+        lines += fold.words("note: ", one_line(note), columns)
     return "\n".join(lines)
 
 
@@ -55,11 +60,12 @@ def _name(cell: CellProgress) -> str:
     return one_line(f"{cell.criterion}@{cell.device}")
 
 
-def _cell(cell: CellProgress, room: int) -> str:
+def _cell(cell: CellProgress, room: int, columns: int) -> list[str]:
     more = [f"since {cell.since[:12] or 'unknown'}"] if cell.state in {"holds", "waived"} else []
     more += [f"waived until {cell.waived_until}"] if cell.waived_until else []
     more += [one_line(cell.summary)[:100]] if cell.state in {"does not hold", "unknown"} else []
-    return f"  {_MARKS[cell.state]} {cell.state:<14} {_name(cell):<{room}}  {', '.join(more)}"
+    begin = f"  {_MARKS[cell.state]} {cell.state:<14} {_name(cell):<{room}}  "
+    return fold.words(begin, ", ".join(more), columns)
 
 
 def markdown(progress: Progress) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from tiergate.prove.proof import CriterionProof, Proof, Tried
 from tiergate.render.github import workflow_error
 from tiergate.render.markdown import inline
-from tiergate.render.text import one_line
+from tiergate.render.text import cut, one_line
 
+COLUMNS = 160
+"""Of the table where it is no terminal that shows it."""
 _COLOURS = {"proven": "32", "not proven": "31", "not evaluated": "33"}
 
 
@@ -20,7 +22,7 @@ def tried_line(criterion: str, tried: Tried) -> str:
     return f"{mark} {one_line(name):<34} {tried.seconds:5.1f} s  {one_line(seen)}"
 
 
-def table(proof: Proof, *, colour: bool, width: int = 160) -> str:
+def table(proof: Proof, *, colour: bool, width: int = COLUMNS) -> str:
     """Return the table: criterion × counter-example × caught by what."""
     rows = list(_rows(proof))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -28,7 +30,7 @@ def table(proof: Proof, *, colour: bool, width: int = 160) -> str:
     lines = []
     for number, row in enumerate(rows):
         head = "  ".join(cell.ljust(size) for cell, size in zip(row[:3], widths, strict=True))
-        last = row[3] if len(row[3]) <= room else row[3][: room - 1] + "…"
+        last = cut(row[3], room)
         lines.append(f"{head}  {last}".rstrip())
         if number == 0:
             lines.append("─" * min(width, 100))

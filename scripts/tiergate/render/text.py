@@ -175,7 +175,7 @@ class Text:
         lines: list[tuple[int, str]] = []
         for row in rows:
             columns = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2])]
-            columns += [row[3].rjust(widths[3]), _cut(row[4], room)]
+            columns += [row[3].rjust(widths[3]), cut(row[4], room)]
             length = len("  ".join(columns).rstrip())
             if lines and row[2] in _COLOURS:
                 columns[2] = self._paint(columns[2], _COLOURS[row[2]])
@@ -305,12 +305,12 @@ def says_it_all(verdict: Verdict) -> bool:
     return verdict.status == "fail" and bool(evidence.expected) and bool(evidence.mismatches)
 
 
-def _cut(text: str, room: int) -> str:
-    """Return text that fits, cut between its parts where the first fits."""
+def cut(text: str, room: int) -> str:
+    """Return text that fits, cut between its parts where that keeps the half of it."""
     if len(text) <= room:
         return text
     part = max(text.rfind("; ", 0, room - 1), text.rfind(", ", 0, room - 1))
-    return f"{text[: part + 2]}…" if part > 0 else f"{text[: room - 1]}…"
+    return f"{text[: part + 2]}…" if part > room // 2 else f"{text[: room - 1]}…"
 
 
 def remedy_rows(remedy: Remedy) -> list[tuple[str, str]]:

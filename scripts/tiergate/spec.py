@@ -379,8 +379,9 @@ def load(path: Path) -> Spec:
     try:
         data = path.read_bytes()
     except OSError as error:
+        first = ", or let `tiergate init` write one" * isinstance(error, FileNotFoundError)
         raise UserError(
-            f"{path}: cannot read the spec: {error.strerror}; name one with --spec"
+            f"{path}: cannot read the spec: {error.strerror}; name one with --spec{first}"
         ) from None
     return parse(data, path)
 

@@ -123,6 +123,11 @@ def test_a_wrong_command_line_is_exit_code_2(words, capsys):
     assert "Traceback" not in out.err
 
 
+def test_the_nearest_command_is_named(capsys):
+    assert run(["rnu"]) == 2
+    assert "No such command 'rnu'. (did you mean 'run'?)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["plan"], ["run"], ["explain", "A"], ["decide"]])
 def test_a_missing_spec_is_exit_code_2_and_one_line(words, tmp_path, capsys):
     assert run([*words, "--repo", str(tmp_path)]) == 2
@@ -130,7 +135,7 @@ def test_a_missing_spec_is_exit_code_2_and_one_line(words, tmp_path, capsys):
     assert out.out == ""
     assert out.err == (
         f"tiergate: {tmp_path}/gate.yaml: cannot read the spec: No such file or directory; "
-        "name one with --spec\n"
+        "name one with --spec, or let `tiergate init` write one\n"
     )
 
 

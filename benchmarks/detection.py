@@ -4,8 +4,8 @@
 
 The labelled cases of ``detection_corpus`` are written out as one repository, and each detector
 reports on all of it: the grep of a checklist, Bandit, TorchFix, and the gate by its own command.
-Bandit and TorchFix are in no environment of this project; where they are not installed that is
-said, and how to install them. Times are CPU seconds of the whole command, children included; the
+Bandit and TorchFix are in the environment ``comparisons``, which scripts/bench makes; where they
+are not installed that is said. Times are CPU seconds of the whole command, children included; the
 gate's with --isolation process, since nothing here needs an interpreter that has imported torch.
 """
 
@@ -288,7 +288,7 @@ def _torch() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
-        "--detectors", type=Path, default=VENVS / "detectors" / "bin", help="Bandit and TorchFix"
+        "--detectors", type=Path, default=VENVS / "comparisons" / "bin", help="Bandit and TorchFix"
     )
     parser.add_argument("--tree", type=Path, help="a tree to be timed on (torch's own package)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -302,8 +302,8 @@ def main() -> None:
     for detector in every:
         if detector.program is None:
             print(
-                f"{detector.name} is not installed and not measured: python -m venv "
-                f"{VENVS / 'detectors'} && {VENVS / 'detectors'}/bin/pip install bandit torchfix"
+                f"{detector.name} is not installed and not measured: python "
+                f"{ROOT / 'scripts' / 'environments.py'} comparisons"
             )
     for part in PARTS:
         if options.only in {None, part}:

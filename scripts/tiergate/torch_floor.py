@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
-
-FIXED = Version("2.6")
+FIXED = (2, 6)
 """The first torch in which ``weights_only=True`` protects: CVE-2025-32434."""
 
 _REQUIREMENTS = re.compile(r"^(?:requirements/)?[\w.-]*requirements[\w.-]*\.(?:txt|in)$")
 _LOWER = frozenset({">=", "==", "~=", "===", ">"})
+_NAME = re.compile(r"\s*([\w.-]+)")
+# What nearly every project writes, and what need not be taken apart by a library that is slow to
+# import.
+_PLAIN = re.compile(r"\s*torch\s*(?:>=|==|~=|>)\s*([0-9]+(?:\.[0-9]+)*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,8 @@ class Floor:
     path: str
     line: int
     text: str
-    version: Version | None
-    """None where any version is allowed."""
-
-    @property
-    def protects(self) -> bool:
-        """Whether every torch that it allows checks ``weights_only=True`` well."""
-        return self.version is not None and self.version >= FIXED
+    protects: bool
+    """Whether every torch that it allows checks ``weights_only=True`` well."""
 
 
 def declared(files: Iterable[str], read: Callable[[str], bytes]) -> list[Floor]:
@@ -64,26 +59,39 @@ def declared(files: Iterable[str], read: Callable[[str], bytes]) -> list[Floor]:
 
 
 def _floor(path: str, text: str, requirement: str) -> Floor | None:
+    named = _NAME.match(requirement)
+    if named is None or named[1].lower() != "torch":
+        return None
+    plain = _PLAIN.fullmatch(requirement)
+    protects = (
+        tuple(int(part) for part in plain[1].split(".")) >= FIXED
+        if plain
+        else _protects(requirement)
+    )
+    if protects is None:
+        return None
+    line = next((n for n, part in enumerate(text.split("\n"), 1) if requirement in part), 0)
+    line = line or next((n for n, part in enumerate(text.split("\n"), 1) if "torch" in part), 1)
+    return Floor(path, line, requirement, protects)
+
+
+def _protects(requirement: str) -> bool | None:
+    """Tell whether all versions that a requirement allows protect; None where it is none."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415
+
     try:
         parsed = Requirement(requirement)
     except InvalidRequirement:
         return None
-    if parsed.name.lower() != "torch":
-        return None
-    line = next((n for n, part in enumerate(text.split("\n"), 1) if requirement in part), 0)
-    line = line or next((n for n, part in enumerate(text.split("\n"), 1) if "torch" in part), 1)
-    return Floor(path, line, requirement, _lowest(parsed.specifier))
-
-
-def _lowest(specifiers: SpecifierSet) -> Version | None:
     versions = []
-    for specifier in specifiers:
+    for specifier in parsed.specifier:
         if specifier.operator in _LOWER:
             try:
                 versions.append(Version(specifier.version.removesuffix(".*")))
             except InvalidVersion:
                 continue
-    return max(versions, default=None)
+    return bool(versions) and max(versions) >= Version(".".join(map(str, FIXED)))
 
 
 def _pyproject(text: str) -> Iterator[str]:
@@ -102,7 +110,7 @@ def _pyproject(text: str) -> Iterator[str]:
     for table in (poetry, *_table(poetry.get("group")).values()):
         for name, value in _table(_table(table).get("dependencies")).items():
             version = value.get("version", "*") if isinstance(value, dict) else value
-            if isinstance(version, str):
+            if isinstance(version, str) and name.lower() == "torch":
                 yield f"{name}{_poetry(version)}"
 
 
@@ -111,6 +119,8 @@ def _poetry(version: str) -> str:
     first = version.split(",", maxsplit=1)[0].strip()
     if first in {"", "*"}:
         return ""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415
+
     bare = first.lstrip("^~= ")
     try:
         SpecifierSet(first)

@@ -35,7 +35,7 @@ def checkout(tmp_path: Path) -> Sample:
 
 
 def written(source: Package | Uses, folder: Path) -> str:
-    return github_files.workflow(Repository(folder), source)
+    return github_files.workflow(Repository(folder), ["."], source)
 
 
 def test_validators_find_nothing_in_any_of_its_forms(tmp_path: Path):
@@ -80,6 +80,20 @@ def test_pushes_to_the_default_branch_are_judged(checkout: Sample):
     checkout.git("branch", "-q", "-m", "master")
     checkout.git("remote", "remove", "origin")
     assert "branches: [master]" in written(ACTION, checkout.root)
+
+
+def test_the_candidate_gets_what_can_be_installed(tmp_path: Path):
+    sample = Sample(tmp_path / "monorepo", Path("python"))
+    sample.write("pyproject.toml", "[tool.ruff]\n")
+    sample.write("requirements-dev.txt", "")
+    sample.write("packages/a shop/pyproject.toml", "[project]\nname = 'shop'\n")
+    sample.write("packages/bank/setup.py", "")
+    sample.write("packages/none/shop.py", "")
+    folders = [".", "packages/bank", "packages/a shop", "packages/none"]
+    text = github_files.workflow(Repository(sample.root), folders, ACTION)
+    assert (
+        "pip install pytest -r requirements-dev.txt -e './packages/a shop' -e ./packages/bank\n"
+    ) in text
 
 
 # Where this judge came from.

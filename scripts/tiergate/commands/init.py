@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,7 @@ def command(
         waivers=waived,
     )
     _tell_measured(measured, waived=waive_failing)
-    _write(_files(repository, text, owner or "", source), repo, source, dry_run=dry_run)
+    _write(_files(repository, seen, text, owner or "", source), repo, source, dry_run=dry_run)
     if failing and not waive_failing:
         click.echo(
             f"\n{len(failing)} of {len(measured)} criteria do not hold today: mend them, or run "
@@ -196,7 +197,12 @@ def _tell_survey(
     rows = [
         ("modules", ", ".join(modules[:6]) + (" …" if len(modules) > 6 else "") or "none"),
         ("test files", str(tests)),
-        ("torch.load", f"called in {len(seen.loads)} of the files" if seen.loads else "no call"),
+        (
+            "torch.load",
+            f"called in {len(seen.loads)} file{'s' * (len(seen.loads) != 1)}"
+            if seen.loads
+            else "no call",
+        ),
         ("model files", str(len(seen.models))),
         ("interpreter", str(interpreter)),
     ]
@@ -274,7 +280,9 @@ def _waivers(failing: list[Measured], owner: str, days: int) -> list[Waived]:
     return made
 
 
-def _files(repository: Repository, text: str, owner: str, source: Package | Uses) -> dict[str, str]:
+def _files(
+    repository: Repository, seen: Survey, text: str, owner: str, source: Package | Uses
+) -> dict[str, str]:
     from tiergate import schema
     from tiergate.start import gate_file, github_files
 
@@ -282,7 +290,9 @@ def _files(repository: Repository, text: str, owner: str, source: Package | Uses
     files = {
         "gate.yaml": text,
         gate_file.SCHEMA_NAME: f"{document}\n",
-        github_files.WORKFLOW: github_files.workflow(repository, source),
+        github_files.WORKFLOW: github_files.workflow(
+            repository, [p.folder for p in seen.projects], source
+        ),
     }
     if owner.startswith("@"):
         place = next(
@@ -295,6 +305,7 @@ def _files(repository: Repository, text: str, owner: str, source: Package | Uses
 
 def _write(files: dict[str, str], repo: Path, source: Package | Uses, *, dry_run: bool) -> None:
     """Write the files that are not there yet; print the lines for code owners that are."""
+    from tiergate.render import fold
     from tiergate.start import gate_file, github_files
     from tiergate.verdict import write_atomically
 
@@ -313,7 +324,8 @@ def _write(files: dict[str, str], repo: Path, source: Package | Uses, *, dry_run
             write_atomically(path, text.encode())
             click.echo(f"wrote {path}", err=True)
             if name == github_files.WORKFLOW:
-                click.echo(f"  {_source(source)}", err=True)
+                lines = fold.words("  ", _source(source), fold.columns(sys.stderr))
+                click.echo("\n".join(lines), err=True)
 
 
 def _source(source: Package | Uses) -> str:
@@ -325,6 +337,6 @@ def _source(source: Package | Uses) -> str:
     if source.requirement:
         return f"it installs {source.requirement}"
     return (
-        f"it is red until TIERGATE in it says what pip installs the judge from: "
-        f"{source.why_unknown}. `tiergate init --judge PACKAGE` or `--uses OWNER/REPO@REF` says so"
+        "it is red until TIERGATE in it names what pip installs the judge from, such as "
+        f"git+https://…: {source.why_unknown}"
     )

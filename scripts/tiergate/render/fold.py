@@ -6,13 +6,15 @@ import re
 import shutil
 import sys
 import textwrap
+from typing import TextIO
 
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:\\.|[^"\\])*")+""")
 
 
-def columns() -> int:
-    """Return how wide standard output is: endless, where it is no terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+def columns(stream: TextIO | None = None) -> int:
+    """Return how wide a stream is, by default standard output: endless, where it is no terminal."""
+    terminal = (stream or sys.stdout).isatty()
+    return shutil.get_terminal_size().columns if terminal else sys.maxsize
 
 
 def words(begin: str, text: str, width: int) -> list[str]:

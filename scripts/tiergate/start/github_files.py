@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from tiergate.repository import Repository, git
 from tiergate.start.judge_source import Package, Uses
 from tiergate.yaml_text import flow, quoted
@@ -105,10 +108,16 @@ jobs:
 """
 
 
-def workflow(repository: Repository, source: Package | Uses) -> str:
-    """Return a workflow that judges pull requests, merge groups and the default branch."""
+def workflow(repository: Repository, projects: Sequence[str], source: Package | Uses) -> str:
+    """Return a workflow that judges pull requests, merge groups and the default branch.
+
+    Args:
+        repository: where it is written.
+        projects: folders that may have a package to install.
+        source: where the judge comes from.
+    """
     parts = {"CHECK": "gate", "BRANCH": flow(_default_branch(repository))}
-    parts["REQUIREMENTS"] = " ".join(_requirements(repository))
+    parts["REQUIREMENTS"] = shlex.join(_requirements(repository, projects))
     text = _HEAD + _JOB
     if isinstance(source, Package):
         environment = _ENVIRONMENT.replace("@SOURCE@", quoted(source.requirement))
@@ -134,17 +143,36 @@ def _default_branch(repository: Repository) -> str:
     return next(iter([*heads, *(name.rpartition("/")[2] for name, _ in names)]), "main")
 
 
-def _requirements(repository: Repository) -> list[str]:
+def _requirements(repository: Repository, projects: Sequence[str]) -> list[str]:
     """Return what pip installs for the candidate, beside pytest."""
     files = [
         name
         for name in repository.files
         if "/" not in name and name.startswith("requirements") and name.endswith(".txt")
     ]
-    words = ["pytest", *(f"-r {name}" for name in files)]
-    if {"pyproject.toml", "setup.py"} & set(repository.files):
-        words.append("-e .")
+    words = ["pytest"]
+    for name in files:
+        words += ["-r", name]
+    for folder in sorted(projects):
+        if _installs(repository, folder):
+            words += ["-e", folder if folder == "." else f"./{folder}"]
     return words
+
+
+def _installs(repository: Repository, folder: str) -> bool:
+    """Tell whether pip can install a folder: a pyproject.toml may be there for tools alone."""
+    import tomli  # noqa: PLC0415 - only where a workflow is written
+
+    prefix = "" if folder == "." else f"{folder}/"
+    if f"{prefix}setup.py" in repository.files:
+        return True
+    if f"{prefix}pyproject.toml" not in repository.files:
+        return False
+    try:
+        text = (repository.root / folder / "pyproject.toml").read_text(encoding="utf-8")
+        return not {"project", "build-system"}.isdisjoint(tomli.loads(text))
+    except (OSError, ValueError):
+        return True  # pip will say what is wrong with it
 
 
 def owner_lines(owner: str, spec: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from samples import SCRIPTS, Sample
 
 from tiergate.checkers import semgrep
-from tiergate.scanning import engines, rules, syntax
+from tiergate.scanning import dialect, engines, rules, syntax
 from tiergate.spec import SpecError
 from tiergate.verdict import Verdict
 
@@ -147,11 +147,6 @@ def test_both_engines_agree(hidden: Sample):
         ("src/NOTES.IPYNB", b"{}", "src/NOTES.IPYNB: not a notebook"),
         ("src/fast.pyx", b"x = 1\n", "src/fast.pyx: .pyx files cannot be scanned"),
         ("src/compiled.pyc", b"\0", "src/compiled.pyc: .pyc files cannot be scanned"),
-        (
-            "src/match.py",
-            b"import torch\nmatch torch.load:\n    case {'a': y, **rest}:\n        pass\n",
-            "semgrep reported errors: src/match.py",
-        ),
     ],
 )
 def test_file_that_cannot_be_analysed_is_an_error_and_named(
@@ -161,6 +156,34 @@ def test_file_that_cannot_be_analysed_is_an_error_and_named(
     verdict = scan(sample)
     assert verdict.status == "error"
     assert message in verdict.summary
+
+
+UNKNOWN_TO_SEMGREP = b"""\
+import torch
+match {}:
+    case {'a': y, **rest}:
+        one = torch.load('model.pt')
+    case [{"b": {**inner # kept
+        ,}}]:
+        two = {}[*(1, torch.load('model.pt')), *[torch.load('model.pt', weights_only=True)]]
+"""
+
+
+def test_what_semgrep_does_not_parse_is_written_for_it_without_moving_anything(
+    sample: Sample, monkeypatch
+):
+    sample.write("src/new.py", UNKNOWN_TO_SEMGREP)
+    verdict = scan(sample)
+    assert verdict.status == "fail", verdict.summary
+    new = [f for f in verdict.evidence.findings if f.path == "src/new.py"]
+    assert [(f.line, f.column) for f in new] == [(4, 15), (7, 23)]
+    assert all("semgrep and the resolver" in f.message for f in new)
+    assert len(dialect.for_semgrep(UNKNOWN_TO_SEMGREP)) == len(UNKNOWN_TO_SEMGREP)
+    monkeypatch.setattr(dialect, "for_semgrep", lambda source: source)
+    sample.write("src/new.py", UNKNOWN_TO_SEMGREP + b"# never scanned before\n")
+    verdict = scan(sample)
+    assert verdict.status == "error"
+    assert "semgrep reported errors: src/new.py" in verdict.summary
 
 
 def test_interpreter_that_is_not_the_judges_says_itself_what_it_does_not_compile(

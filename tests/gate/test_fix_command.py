@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +114,15 @@ def test_without_apply_the_changes_are_shown_and_nothing_is_written(unsafe: Samp
     assert "src/shop/model.py:4:10: left to you: weights_only is False" in done.stderr
     assert "1 call can be mended; --apply writes them; 1 left to you" in done.stderr
     assert (unsafe.root / "src/shop/model.py").read_text() == before
+
+
+def test_the_page_shows_a_real_run(sample: Sample):
+    page = (Path(__file__).parents[2] / "docs/fix.md").read_text(encoding="utf-8")
+    source, patch, said = re.findall(r"```(?:python|diff|text)\n(.*?)```\n", page, re.DOTALL)
+    sample.write("src/shop/load.py", source)
+    sample.gate(LOADS)
+    done = sample.tiergate("fix", "loads")
+    assert (done.returncode, done.stdout, done.stderr) == (1, patch, said)
 
 
 def test_apply_writes_only_what_is_safe_and_keeps_the_mode(unsafe: Sample):

@@ -307,6 +307,15 @@ def test_notebook_lines_are_lines_of_the_file():
         ("a = 7 % b\nc %d", "a = 7 % b\nc %d"),
         ("if x:\n    !ls\n    f()", "if x:\n    pass\n    f()"),
         ("await f()", "await f()"),
+        ("!tts --text x \\\n --out y\nf()", "pass\n\nf()"),
+        ("%pip install a \\\n b \\\n c\nf()", "pass\n\n\nf()"),
+        ("%env X\na = 1 + \\\n 2", "pass\na = 1 + \\\n 2"),
+        ("pip install torch\nimport torch", "pass\nimport torch"),
+        ("if x:\n    cd ..\nls - 1", "if x:\n    pass\nls - 1"),
+        ("%%wandb\n!ls\nf()", "\npass\nf()"),
+        ("%%python3\nf()", "\nf()"),
+        ("%%writefile notes.txt\nno python", ""),
+        ("%%sql\nselect", ""),
     ],
 )
 def test_what_is_not_python_is_left_out_of_a_cell(cell: str, python: str):
@@ -333,6 +342,12 @@ def test_cell_that_is_no_python_is_named_and_the_others_are_read():
     assert found.source == b"import torch\ntorch.load('m')\n"
     assert len(found.broken) == 1
     assert found.lines[0] < found.broken[0] < found.lines[1]
+
+
+def test_code_behind_a_magic_that_cannot_be_read_is_not_passed_over():
+    found = extract(notebook("%timeit --loops=3 torch.load(p)"))
+    assert found is not None
+    assert found.broken
 
 
 def test_modules_of_one_name_do_not_hide_each_other():

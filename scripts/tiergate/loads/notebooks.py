@@ -12,6 +12,18 @@ from typing import Any
 _CODE_MAGICS = frozenset(
     {"time", "timeit", "prun", "memit", "mprun", "lprun", "pinfo", "debug", "capture", "px"}
 )
+# Cells in another language, or not to be run here, even where Python stands there.
+_OTHER_LANGUAGES = frozenset(
+    {
+        "bash", "sh", "script", "html", "javascript", "js", "latex", "markdown", "svg", "perl",
+        "ruby", "R", "sql", "bigquery", "writefile", "file",
+    }
+)  # fmt: skip
+# What IPython takes for a magic without its percent sign.
+_AUTOMAGIC = re.compile(
+    r"^(\s*)(?:pip|conda|mamba|micromamba|uv|cd|ls|ll|mkdir|rmdir|rm|cp|mv|cat|man|more|less|env)"
+    r"\s+\S.*$"
+)
 _TEXT = ("markdown", "raw", "heading")
 _MAGIC = re.compile(r"^(\s*)(?:(?P<target>[\w.,\s\[\]\"']+?)=\s*)?%(?P<name>\w+)(?P<rest>.*)$")
 _SHELL = re.compile(r"^(\s*)(?:(?P<target>[\w.,\s]+?)=\s*)?!.*$")
@@ -37,8 +49,9 @@ class Extract:
 def extract(data: bytes) -> Extract | None:
     """Return the Python of a notebook, or None where its language is another one.
 
-    Shell lines and magics are left out, the code behind ``%time`` and its like is kept, and a
-    cell in another language (``%%bash``) is none of it.
+    Shell lines and magics are left out, the code behind ``%time`` and its like is kept. A cell in
+    another language (``%%bash``) is none of it; below a magic that is not known, what is Python is
+    kept.
 
     Raises:
         NotebookError: not UTF-8, not JSON, or no cells in it.
@@ -111,14 +124,27 @@ def _python(lines: list[str]) -> list[str]:
     """Return the lines with what is no Python taken out, none of them moved."""
     first = next((line for line in lines if line.strip()), "")
     if match := re.match(r"\s*%%(\w+)(.*)", first):
-        if match[1] not in _CODE_MAGICS:
-            return ["" for _ in lines]
         at = lines.index(first)
+        if match[1] in _OTHER_LANGUAGES:
+            return ["" for _ in lines]
+        if match[1] not in _CODE_MAGICS and not _parses("\n".join(_lines(lines[at + 1 :]))):
+            return ["" for _ in lines]
         code = _OPTIONS.sub("", match[2]) if match[1] in {"time", "timeit", "prun"} else ""
         lines = [*lines[:at], code if _parses(code) else "", *lines[at + 1 :]]
     if _parses("\n".join(lines)):
         return lines
-    return [_line(line) for line in lines]
+    return _lines(lines)
+
+
+def _lines(lines: list[str]) -> list[str]:
+    """Return the lines, each by itself; a command goes on behind a backslash at its end."""
+    found: list[str] = []
+    goes_on = False
+    for line in lines:
+        python = "" if goes_on else _line(line)
+        goes_on = line.endswith("\\") and (goes_on or python != line)
+        found.append(python)
+    return found
 
 
 def _line(line: str) -> str:
@@ -128,11 +154,15 @@ def _line(line: str) -> str:
             code = _OPTIONS.sub("", match["rest"])
             if _parses(code):
                 return f"{indent}{code or 'pass'}"
+            if "load" in code:
+                return line  # no Python, and not to be passed over
         return f"{indent}{match['target']}= None" if match["target"] else f"{indent}pass"
     if match := _SHELL.match(line):
         return f"{match[1]}{match['target']}= None" if match["target"] else f"{match[1]}pass"
     if _HELP.match(line):
         return "pass"
+    if (match := _AUTOMAGIC.match(line)) and not _parses(line.strip()):
+        return f"{match[1]}pass"
     return line
 
 

@@ -161,21 +161,22 @@ def _rule(name: str) -> dict[str, Any]:
             "defaultConfiguration": {"level": "error"},
         }
     metadata = known.get("metadata", {})
-    cwe = str(metadata.get("cwe", ""))
+    stated = metadata.get("cwe", [])
+    weaknesses = [stated] if isinstance(stated, str) else [str(one) for one in stated]
     references = [str(reference) for reference in metadata.get("references", [])]
-    tags = ["security"] if cwe else []
-    tags += [f"external/cwe/{cwe.partition(':')[0].lower()}"] if cwe else []
+    tags = ["security"] if weaknesses else []
+    tags += [f"external/cwe/{one.partition(':')[0].lower()}" for one in weaknesses]
     message = str(known["message"])
     more = "".join(f"\n\n- <{reference}>" for reference in references)
     rule: dict[str, Any] = {
         "id": name,
         "shortDescription": {"text": message.partition(". ")[0].partition(": ")[0].rstrip(".")},
         "fullDescription": {"text": message},
-        "help": {"text": message, "markdown": message + (f"\n\n{cwe}" if cwe else "") + more},
+        "help": {"text": message, "markdown": "\n\n".join([message, *weaknesses]) + more},
         "defaultConfiguration": {"level": "error"},
         "properties": {"tags": tags, "precision": "high"},
     }
-    if cwe:
+    if weaknesses:
         rule["properties"]["security-severity"] = "8.8"
     if references:
         rule["helpUri"] = references[0]

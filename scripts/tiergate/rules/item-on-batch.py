@@ -40,4 +40,25 @@ def sample(probabilities, logits):
     mean = loss.mean().item()
     # ok: item-on-batch
     count = int(rows[0][0])
+    # ok: item-on-batch
+    row = torch.multinomial(probabilities[0], 1).item()
+    # ok: item-on-batch
+    fixed = int(torch.multinomial(torch.tensor([0.5, 0.5]), 1))
+    drawn = torch.multinomial(probabilities[0], 1)
+    # ok: item-on-batch
+    drawn = drawn.item()
+    # ruleid: item-on-batch
+    several = torch.multinomial(probabilities[0], 2).item()
+    labels = []
+    for line in logits:
+        # ok: item-on-batch
+        labels.append(line.argmax(dim=-1).item())
+        # ruleid: item-on-batch
+        labels.append(logits.argmax(dim=-1).item())
+    scores, places = torch.max(logits, dim=-1)
+    for place in places:
+        # ok: item-on-batch
+        labels.append(int(place))
+    # ruleid: item-on-batch
+    labels.append(int(places))
     return first, second, third, fourth, fifth, sixth

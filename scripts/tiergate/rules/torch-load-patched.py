@@ -45,6 +45,10 @@ torch.serialization.add_safe_globals([getattr])
 # ok: torch-load-patched
 torch.serialization.add_safe_globals([Config])
 # ok: torch-load-patched
+torch.serialization.add_safe_globals([Config, *[getattr(numpy.dtypes, name) for name in names]])
+# ruleid: torch-load-patched
+torch.serialization.safe_globals([Config, importlib.import_module])
+# ok: torch-load-patched
 torch.load(path, weights_only=True)
 # ok: torch-load-patched
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"

@@ -16,6 +16,18 @@ loads(data)
 Unpickler(stream).load()
 # ruleid: unsafe-deserialization-pickle
 read = pickle.load
+
+
+# ruleid: unsafe-deserialization-pickle
+class Redirecting(pickle._Unpickler):
+    pass
+
+
+# ruleid: unsafe-deserialization-pickle
+class Restricted(Unpickler):
+    pass
+
+
 # ruleid: unsafe-deserialization-pickle
 states = list(map(pickle.loads, blobs))
 # ruleid: unsafe-deserialization-pickle

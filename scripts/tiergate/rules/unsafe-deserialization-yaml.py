@@ -32,4 +32,10 @@ load(stream, Loader=SafeLoader)
 # ok: unsafe-deserialization-yaml
 yaml.load_all(stream, Loader=yaml.SafeLoader)
 # ok: unsafe-deserialization-yaml
+yaml.load(stream, Loader=yaml.loader.SafeLoader)
+# ok: unsafe-deserialization-yaml
+yaml.load(stream, Loader=yaml.CBaseLoader)
+# ruleid: unsafe-deserialization-yaml
+yaml.load(stream, Loader=yaml.loader.FullLoader)
+# ok: unsafe-deserialization-yaml
 yaml.dump(value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tiergate.python_files import Inventory, PythonFile
-from tiergate.scanning import engines, results, rules
+from tiergate.scanning import dialect, engines, results, rules
 from tiergate.scanning.findings import Found
 from tiergate.scanning.kept import Caches
 
@@ -40,23 +40,24 @@ def run(
     with tempfile.TemporaryDirectory(prefix="tiergate-") as folder:
         targets: dict[str, PythonFile] = {}
         for number, file in enumerate(new):
-            if file.lines is None:
+            source = dialect.for_semgrep(file.source)
+            if file.lines is None and source is file.source:
                 targets[os.path.normpath(file.path)] = file
             else:
-                extracted = Path(folder, f"{number}.py")
-                extracted.write_bytes(file.source)
-                targets[str(extracted)] = file
+                written = Path(folder, f"{number}.py")
+                written.write_bytes(source)
+                targets[str(written)] = file
         done = engines.scan(chosen, list(targets), engine, context)
         seen.output = done.stderr.decode(errors="replace")[-4000:]
         if done.timed_out:
             seen.problem = f"timed out after {context.criterion.timeout:g} s"
             return seen
         try:
-            written = msgspec.json.decode(done.stdout, type=results.Results)
+            report = msgspec.json.decode(done.stdout, type=results.Results)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             seen.problem = f"semgrep ({done.ending}) wrote no readable results: {error}"
             return seen
-    seen.version = written.version
+    seen.version = report.version
     canaries = {str(rules.RULES / f"{rule}.py"): rule for rule in chosen}
     found = [
         Found(
@@ -67,11 +68,11 @@ def run(
             match.extra.message,
             "semgrep",
         )
-        for match in written.results
+        for match in report.results
         if (path := os.path.normpath(match.path)) in targets
     ]
     seen.found += found
-    seen.problem, seen.details = results.check(written, targets, canaries)
+    seen.problem, seen.details = results.check(report, targets, canaries)
     if not seen.problem:
         by_path: dict[str, list[Found]] = {}
         for one in found:

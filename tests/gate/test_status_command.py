@@ -8,6 +8,7 @@ from datetime import date
 import msgspec
 import pytest
 from builders import TWO_LEGS, TWO_TIERS, all_legs, parse, report
+from github.server import TOKEN, Answer, GitHub, serving
 from samples import PASSES, Sample
 
 from tiergate import history, progress, verdict
@@ -199,6 +200,75 @@ def test_a_history_says_since_when_where_a_workflow_wrote_it(run_id, since, tmp_
     assert run(["status", "--repo", str(tmp_path), *words]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert next(c["since"] for c in cells if c["criterion"] == "A") == since
+
+
+@pytest.fixture
+def commit(tmp_path, capsys, monkeypatch):
+    """Commit the status of a report to a file on GitHub; return exit code and what is said."""
+    (tmp_path / "gate.yaml").write_bytes(TWO_LEGS)
+    verdict.write(report(parse(TWO_LEGS), "cpu"), tmp_path / ".tiergate")
+    monkeypatch.chdir(tmp_path)
+    variables = {"GITHUB_TOKEN": TOKEN, "GITHUB_REPOSITORY": "octo/transformer"}
+    for name, value in {**variables, "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+
+    def call(github: GitHub, *words: str) -> tuple[int, str]:
+        monkeypatch.setenv("GITHUB_API_URL", github.url)
+        code = run(["status", *(words or ("--write", "docs/STATUS.md", "--commit", "main"))])
+        said = capsys.readouterr()
+        assert TOKEN not in said.out + said.err
+        assert not (tmp_path / "docs").exists()
+        return code, said.err
+
+    return call
+
+
+def test_the_table_is_committed_on_github_where_it_changed(commit):
+    with serving(GitHub()) as github:
+        assert commit(github) == (0, "docs/STATUS.md: written\n")
+        assert github.messages == ["main: Update docs/STATUS.md"]
+        assert "| `A@cpu` | ✓ holds |" in github.files["docs/STATUS.md"]
+        assert commit(github) == (0, "docs/STATUS.md: up to date\n")
+        github.files["docs/STATUS.md"] = f"# Here\n\n{render.BEGIN}\n{render.END}\nThe end.\n"
+        assert commit(github) == (0, "docs/STATUS.md: written\n")
+        written = github.files["docs/STATUS.md"]
+        assert written.startswith("# Here\n")
+        assert written.endswith("The end.\n")
+        assert github.changes == ["PUT /repos/octo/transformer/contents/docs/STATUS.md"] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (403, "'Contents: write' of the repository"),
+        (404, "there is no such thing, or the token may not see it"),
+        (409, "GitHub refused (409 is at 1, not 2)"),
+    ],
+)
+def test_a_commit_that_github_refuses_is_told(commit, status, sentence):
+    with serving(GitHub()) as github:
+        github.instead["PUT .*"] = Answer(status, b'{"message": "is at 1, not 2"}')
+        code, said = commit(github)
+        assert code == 2
+        assert sentence in said
+        assert github.messages == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--commit", "main"], "--commit needs a branch, and the file that --write names"),
+        (["--write", "x", "--commit", ""], "--commit needs a branch"),
+        (["--write", "../x", "--commit", "main"], "a path from the repository's root"),
+        (["--write", "/x", "--commit", "main"], "a path from the repository's root"),
+    ],
+)
+def test_a_commit_to_nowhere_is_a_mistake(commit, words, complaint):
+    with serving(GitHub()) as github:
+        code, said = commit(github, *words)
+        assert code == 2
+        assert complaint in said
+        assert github.requests == []
 
 
 def test_without_a_report_all_is_unknown(sample: Sample, capsys):

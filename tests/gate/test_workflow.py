@@ -126,12 +126,21 @@ def test_jobs_have_no_rights_but_to_read_the_contents(workflow: dict[str, Any]) 
         assert job["permissions"] == {"contents": "read"}
 
 
-def test_only_the_workflow_that_restores_a_history_may_read_other_runs() -> None:
-    document = yaml.load((WORKFLOW.parent / "history.yml").read_text(), yaml.BaseLoader)
+@pytest.mark.parametrize(
+    ("name", "rights"),
+    [
+        ("history.yml", {"actions": "read", "contents": "read"}),
+        ("status.yml", {"contents": "write"}),
+    ],
+)
+def test_a_right_beyond_reading_the_contents_is_another_workflows_that_callers_ask_for(
+    name: str, rights: dict[str, str]
+) -> None:
+    document = yaml.load((WORKFLOW.parent / name).read_text(), yaml.BaseLoader)
     assert document["on"].keys() == {"workflow_call"}
     assert document["permissions"] == {}
     (job,) = document["jobs"].values()
-    assert job["permissions"] == {"actions": "read", "contents": "read"}
+    assert job["permissions"] == rights
 
 
 def test_the_workflow_runs_for_every_change_and_never_with_the_rights_of_the_base(
@@ -535,29 +544,50 @@ def test_each_of_six_criteria_can_turn_the_gate_red(origin: Origin) -> None:
     assert {status for _, status in rows} <= {"fail", "error"}
 
 
-def test_a_push_to_the_default_branch_records_what_it_has_over_shards(origin: Origin) -> None:
-    write_two_files(origin, SPEC + TWO_FILES)
-    commit = origin.commit()
-    run = origin.trigger(
-        "push",
-        {
-            "ref": "refs/heads/main",
-            "before": "0" * 40,
-            "repository": {"default_branch": "main"},
-        },
-        variables={"TIERGATE_SHARDS": "2"},
-    )
+AFTER_PUSH = """\
+on: push
+jobs:
+  tier0:
+    permissions: {contents: read}
+    uses: octo/tiergate/.github/workflows/gate.yml@v1
+    with: {judge-repository: octo/tiergate, judge-ref: main, shards: 2}
+  status:
+    needs: tier0
+    permissions: {contents: write}
+    uses: octo/tiergate/.github/workflows/status.yml@v1
+    with: {judge-repository: octo/tiergate, judge-ref: main, file: STATUS.md}
+"""
+
+
+def test_a_push_to_the_default_branch_records_what_it_has_over_shards_and_writes_the_status(
+    origin: Origin, tmp_path: Path
+) -> None:
+    tool = as_tool(origin)
+    other = tool.without_judge(tmp_path / "other", AFTER_PUSH)
+    other.git("remote", "add", "origin", "https://github.com/octo/transformer.git")
+    commit = other.commit()
+    event = {
+        "ref": "refs/heads/main",
+        "before": "0" * 40,
+        "repository": {"default_branch": "main"},
+    }
+    with serving(GitHub()) as github:
+        run = other.trigger(
+            "push", event, tool=tool, token=TOKEN, environment={"ACT_API": github.url}
+        )
     assert run.jobs["gate"] == "success", run.log
-    reports = sorted((origin.folder / "artifacts").glob("report-*/report.json"))
+    reports = sorted((other.folder / "artifacts").glob("report-*/report.json"))
     assert [path.parent.name for path in reports] == ["report-cpu-1-of-2", "report-cpu-2-of-2"]
     assert {json.loads(p.read_text())["source"]["commit"] for p in reports} == {commit}
-    runs, problems = history.read_files([origin.folder / "artifacts/gate-history"])
+    runs, problems = history.read_files([other.folder / "artifacts/gate-history"])
     assert problems == []
     assert [(run.commit, run.shard) for run in runs] == [(commit, "")]
     assert {name: cell.status for name, cell in runs[0].cells.items()} == {
         "exports@cpu": "pass",
         "tests@cpu": "pass",
     }
+    assert github.messages == ["main: Update STATUS.md"], run.log
+    assert f"| `tests@cpu` | ✓ holds | `{commit[:12]}` |" in github.files["STATUS.md"]
 
 
 CALLER = """\
@@ -582,10 +612,7 @@ jobs:
 def test_another_repository_reuses_the_workflow_with_this_judge_and_its_own_history(
     origin: Origin, tmp_path: Path
 ) -> None:
-    tool = origin
-    tool.git("remote", "add", "origin", "https://github.com/octo/tiergate.git")
-    write_two_files(tool, SPEC + TWO_FILES)
-    tool.commit()
+    tool = as_tool(origin)
     other = tool.without_judge(tmp_path / "other", CALLER)
     other.git("remote", "add", "origin", "https://github.com/octo/transformer.git")
     base = other.commit()
@@ -628,6 +655,14 @@ def test_another_repository_reuses_the_workflow_with_this_judge_and_its_own_hist
 
 
 TWO_FILES = "  - {id: tests, uses: pytest, with: {paths: [tests]}, expect: {passed: 2}}\n"
+
+
+def as_tool(origin: Origin) -> Origin:
+    """Make the repository that others take the judge from; two shards share a criterion of it."""
+    origin.git("remote", "add", "origin", "https://github.com/octo/tiergate.git")
+    write_two_files(origin, SPEC + TWO_FILES)
+    origin.commit()
+    return origin
 
 
 def write_two_files(origin: Origin, spec: str) -> None:

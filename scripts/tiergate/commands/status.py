@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -25,6 +26,10 @@ _MOST_COMMITS = 500
         "status",
         ("", "what the last run on this machine recorded"),
         ("--report reports/ --write STATUS.md", "a table in a file, from the reports of all legs"),
+        (
+            "--report reports/ --write STATUS.md --commit main",
+            "in a workflow, as a commit through GitHub's API",
+        ),
         ("--format json", "for programs"),
         exits=("it was shown, whatever it shows", "", options.WRONG),
     ),
@@ -53,6 +58,13 @@ _MOST_COMMITS = 500
     help="Write the table between the two markers of this file, which is made if it is missing.",
 )
 @click.option(
+    "--commit",
+    "branch",
+    metavar="BRANCH",
+    help="In a workflow: write --write's file, a path from the repository's root, as a commit on "
+    "this branch; nothing is written here. The token comes from GITHUB_TOKEN or GH_TOKEN.",
+)
+@click.option(
     "--format",
     "output_format",
     type=click.Choice(["text", "markdown", "json"]),
@@ -66,6 +78,7 @@ def command(
     histories: tuple[Path, ...],
     plan_path: Path | None,
     target: Path | None,
+    branch: str | None,
     output_format: str,
 ) -> int:
     """Show where each tier and criterion stands, since when, and what is to be done.
@@ -82,10 +95,10 @@ def command(
     from tiergate.errors import ExitCode
     from tiergate.render import fold
     from tiergate.render import progress as render
-    from tiergate.verdict import write_atomically
 
     gate = spec.load(options.spec_of(spec_path, repo))
-    before = target.read_text(encoding="utf-8") if target is not None and target.exists() else ""
+    place = _place(target, branch)
+    before = place.read() if place else ""
     found = progress.progress(
         gate,
         _whole(report_paths, gate.path, repo, plan_path)
@@ -95,10 +108,10 @@ def command(
         defined=_defined(gate, repo),
         today=_today(),
     )
-    if target is not None:
+    if place is not None:
         after = render.between_markers(before, render.markdown(found), str(target))
         if after != before:
-            write_atomically(target, after.encode())
+            place.write(after)
         click.echo(f"{target}: {'written' if after != before else 'up to date'}", err=True)
     if output_format == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
@@ -107,6 +120,59 @@ def command(
     elif target is None:
         click.echo(render.text(found, fold.columns()))
     return ExitCode.PASSED
+
+
+class _Place(Protocol):
+    """Where the table is kept."""
+
+    def read(self) -> str:
+        """Return the file's text, empty where there is none."""
+
+    def write(self, text: str) -> None:
+        """Replace it."""
+
+
+class _Here:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> str:
+        return self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+
+    def write(self, text: str) -> None:
+        from tiergate.verdict import write_atomically
+
+        write_atomically(self._path, text.encode())
+
+
+class _OnGitHub:
+    def __init__(self, path: Path, branch: str) -> None:
+        from tiergate.github.client import Client, repository_name
+        from tiergate.github.contents import PERMISSION, RemoteFile
+
+        repository = repository_name(os.environ.get("GITHUB_REPOSITORY", ""))
+        self._file = RemoteFile(Client(permission=PERMISSION), repository, branch, path.as_posix())
+        self._version = ""
+
+    def read(self) -> str:
+        from tiergate.github.client import understood
+
+        with understood():
+            text, self._version = self._file.read()
+        return text
+
+    def write(self, text: str) -> None:
+        self._file.write(text, self._version, f"Update {self._file.path}")
+
+
+def _place(target: Path | None, branch: str | None) -> _Place | None:
+    from tiergate.errors import UserError
+
+    if branch is None:
+        return _Here(target) if target is not None else None
+    if target is None or not branch:
+        raise UserError("--commit needs a branch, and the file that --write names")
+    return _OnGitHub(target, branch)
 
 
 def _reports(paths: tuple[Path, ...], repo: Path) -> list[Report]:

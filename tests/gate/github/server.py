@@ -9,6 +9,7 @@ that of the npm package ``@octokit/openapi`` 23.0.2 (MIT licence, © Octokit con
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -56,6 +57,8 @@ class GitHub:
     organisation_rules: list[dict[str, Any]] = field(default_factory=list)
     classic: dict[str, Any] | None = None
     owner_errors: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    """Of commits that were made, behind their branch."""
     runs: list[dict[str, Any]] = field(default_factory=list)
     """Of workflow 9, the latest first, as ``workflow_run`` makes them."""
     comments: list[dict[str, Any]] = field(default_factory=list)
@@ -105,10 +108,7 @@ class GitHub:
             return 200, found
         if path == f"{repository}/codeowners/errors":
             return 200, {"errors": self.owner_errors}
-        name = path.removeprefix(f"{repository}/contents/")
-        if (text := self.files.get(name)) is not None:
-            return 200, _file(name, text)
-        return 404, _error("Not Found", "404")
+        return self._contents(method, path.removeprefix(f"{repository}/contents/"), body)
 
     def _rules(self) -> list[dict[str, Any]]:
         """Return the rules in force: of active rulesets whose conditions hold."""
@@ -143,6 +143,19 @@ class GitHub:
             found.update(body)
         hidden = {"bypass_actors"} if self.hide_bypass else set()
         return 200, {k: v for k, v in found.items() if k not in hidden}
+
+    def _contents(self, method: str, name: str, body: Any) -> tuple[int, Any]:
+        known = self.files.get(name)
+        if method == "GET":
+            found = _error("Not Found", "404") if known is None else _file(name, known)
+            return (404 if known is None else 200), found
+        if body.get("sha", "") != ("" if known is None else _version(known)):
+            return 409, _error(f"{name} does not match {body.get('sha')}", "409")
+        self.files[name] = base64.b64decode(body["content"]).decode()
+        self.messages.append(f"{body['branch']}: {body['message']}")
+        commit = _filled("file-commit", {})["commit"]
+        made = {"content": _file(name, self.files[name]), "commit": commit}
+        return (201 if known is None else 200), made
 
     def _actions(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
         if path == "runs/1":
@@ -274,9 +287,14 @@ def _team(slug: str) -> dict[str, Any]:
     return _filled("team", {"slug": slug, "parent": None})
 
 
+def _version(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
 def _file(path: str, text: str) -> dict[str, Any]:
     content = base64.encodebytes(text.encode()).decode()
     known = {"type": "file", "encoding": "base64", "path": path, "content": content}
+    known["sha"] = _version(text)
     return _filled("content-file", known)
 
 

@@ -151,13 +151,18 @@ def test_the_workflow_runs_for_every_change_and_never_with_the_rights_of_the_bas
         "pull_request", "merge_group", "push", "workflow_call", "workflow_dispatch",
     }  # fmt: skip
     # A filter would leave the required check pending for ever.
-    assert not triggers["pull_request"]
+    usual = ["opened", "synchronize", "reopened"]
+    assert triggers["pull_request"] == {"types": [*usual, "labeled"]}
     assert not triggers["merge_group"]
 
 
 def test_only_a_pull_request_can_be_cancelled_by_a_newer_run(workflow: dict[str, Any]) -> None:
     assert workflow["concurrency"] == {
-        "group": "gate-${{ github.event_name == 'pull_request' && github.ref || github.run_id }}",
+        # Two calls in one run are told apart by their prefix: one would cancel the other.
+        "group": (
+            "gate-${{ inputs.artifact-prefix }}"
+            "${{ github.event_name == 'pull_request' && github.ref || github.run_id }}"
+        ),
         "cancel-in-progress": "${{ github.event_name == 'pull_request' }}",
     }
 
@@ -273,10 +278,13 @@ def origin(tmp_path: Path) -> Origin:
     return Origin(tmp_path)
 
 
-def pull_request(origin: Origin, base: str, **options: Any) -> Run:
+def pull_request(
+    origin: Origin, base: str, happened: dict[str, Any] | None = None, **options: Any
+) -> Run:
     head = origin.commit()
     payload = {"number": 1, "base": {"sha": base, "ref": "main"}, "head": {"sha": head}}
     event = {"pull_request": payload, "repository": {"default_branch": "main"}}
+    event |= {"action": "synchronize", **(happened or {})}
     run = origin.trigger("pull_request", event, **options)
     assert "history" not in run.jobs or options.get("tool")
     assert run.jobs.keys() >= {"plan", "gate"}, run.log
@@ -442,9 +450,25 @@ def test_a_pull_request_that_rewrites_its_judge_is_judged_by_the_base(origin: Or
     origin.write("gate.yaml", SPEC.replace("answer", "question"))
     origin.write("scripts/tiergate/cli.py", "def main() -> None:\n    raise SystemExit(0)\n")
     origin.write("scripts/environments.py", "")
-    run = pull_request(origin, base)
+    # A label of an earlier commit allows nothing of this one.
+    run = pull_request(origin, base, {"action": "synchronize", **ALLOWED})
     assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
     assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
+    assert "--allow-weakening lets that pass" in run.summaries["gate"]
+
+
+ALLOWED = {"label": {"name": "allow-weakening"}}
+
+
+def test_a_label_allows_the_weaker_spec_of_the_commit_that_it_is_put_on(origin: Origin) -> None:
+    twin = "  - {id: twin, uses: imports, with: {module: sample, names: [answer]}}\n"
+    origin.write("gate.yaml", SPEC + twin)
+    base = origin.commit()
+    origin.write("gate.yaml", SPEC)
+    run = pull_request(origin, base, {"action": "labeled", **ALLOWED})
+    assert ended(run) == {"plan": "success", "judge": "success", "gate": "success"}, run.log
+    assert "twin" in run.summaries["gate"]
+    assert "(weaker)" in run.summaries["gate"]
 
 
 def test_a_report_that_was_lost_is_red_although_its_leg_passed(origin: Origin) -> None:

@@ -425,26 +425,9 @@ def test_a_criterion_that_cannot_fail_is_red(origin: Origin) -> None:
     assert "the prove job ended with 'failure'" in run.summaries["gate"]
 
 
-def test_nothing_is_proven_where_nothing_of_a_criterion_changed(origin: Origin) -> None:
-    base = origin.commit()
-    origin.write("src/other.py", "")
-    run = pull_request(origin, base)
-    assert run.jobs["gate"] == "success", run.log
-    assert "prove" not in run.summaries
-
-
-def test_a_broken_criterion_is_red_with_its_evidence(origin: Origin) -> None:
-    base = origin.commit()
-    origin.write("src/sample.py", BROKEN)
-    run = pull_request(origin, base)
-    assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
-    assert run.steps["judge (cpu)", "Judge"] == "failure"
-    assert run.steps["judge (cpu)", "Keep the report"] == "success"
-    assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
-    assert "sample.answer" in run.summaries["gate"]
-
-
-def test_a_pull_request_that_rewrites_its_judge_is_judged_by_the_base(origin: Origin) -> None:
+def test_a_broken_change_that_rewrites_its_judge_is_red_by_that_of_the_base_with_its_evidence(
+    origin: Origin,
+) -> None:
     base = origin.commit()
     origin.write("src/sample.py", BROKEN)
     origin.write("gate.yaml", SPEC.replace("answer", "question"))
@@ -453,7 +436,10 @@ def test_a_pull_request_that_rewrites_its_judge_is_judged_by_the_base(origin: Or
     # A label of an earlier commit allows nothing of this one.
     run = pull_request(origin, base, {"action": "synchronize", **ALLOWED})
     assert ended(run) == {"plan": "success", "judge": "failure", "gate": "failure"}, run.log
+    assert run.steps["judge (cpu)", "Judge"] == "failure"
+    assert run.steps["judge (cpu)", "Keep the report"] == "success"
     assert run.summaries["gate"].startswith("## SAMPLE GATE FAILED")
+    assert "sample.answer" in run.summaries["gate"]
     assert "--allow-weakening lets that pass" in run.summaries["gate"]
 
 
@@ -712,6 +698,9 @@ def test_two_shards_are_put_together_beside_a_leg_without_a_runner(origin: Origi
     kept = {path.name for path in (origin.folder / "artifacts").glob("report-*")}
     assert kept == {"report-cpu-1-of-2", "report-cpu-2-of-2", "report-cuda"}
     assert "2 passed" in run.summaries["gate"]
+    # Nothing of a criterion changed, so that nothing is proven.
+    assert run.jobs["prove"] == "success"
+    assert "prove" not in run.summaries
 
 
 def test_a_dispatch_spreads_the_chosen_device_and_a_doubled_and_a_lost_shard_are_named(

@@ -163,11 +163,13 @@ class Session:
         parts = self._parts(cell, candidate)
         question = _question(parts)
         for number, answer in self.cache.answers(self._root, cell.name, question):
+            compared = self._facts.compared
             changed = self._changed(answer, candidate)
             if not changed:
                 reasons.clear()
                 self._used.append(number)
-                self._refresh(number, answer)
+                if self._facts.compared > compared:
+                    self._refresh(number, answer)
                 return msgspec.structs.replace(
                     answer.verdict, cached=Cached(at=answer.at, tree=answer.tree)
                 )

@@ -9,7 +9,6 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -70,8 +69,11 @@ class Facts:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
-        self._seen: dict[tuple[str, Kind], tuple[str, int]] = {}
+        self.compared = 0
+        """How many paths had to be read again to see that they are what they were."""
+        self._seen: dict[tuple[str, bool], tuple[str, int]] = {}
         self._known: dict[tuple[str, Kind], Fact] = {}
+        self._folders = _RealFolders()
 
     def name(self, path: str) -> str:
         """Return a path relative to the root, where it lies below it."""
@@ -92,6 +94,7 @@ class Facts:
         """Tell whether what is at a path counts as what was there."""
         if known.signature and self._look(name, kind)[0] == known.signature:
             return True
+        self.compared += 1
         return self.fact(name, kind).content == known.content
 
     def current(self, name: str, known: Fact, kind: Kind) -> Fact:
@@ -105,16 +108,19 @@ class Facts:
 
     def _look(self, name: str, kind: Kind) -> tuple[str, int]:
         """Return the signature, and when it changed last, in nanoseconds; 0 where that is open."""
-        key = (name, kind)
-        if key not in self._seen:
-            path = os.path.join(self._root, name)  # noqa: PTH118 - thousands of them
-            self._seen[key] = _signature(path, kind)
-        return self._seen[key]
+        key = (name, kind == "folder")
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = _signature(self._path(name), kind, self._folders)
+        return found
+
+    def _path(self, name: str) -> str:
+        return name if name.startswith("/") else f"{self._root}/{name}"
 
     def _content(self, name: str, signature: str, kind: Kind) -> str:
         if signature.startswith(_MISSING):
             return signature
-        path = os.path.join(self._root, name)  # noqa: PTH118 - as above
+        path = self._path(name)
         about = signature.partition(" ")[0]
         if kind == "asked":
             return _answer(name, signature)
@@ -163,9 +169,37 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return "d" if entry.is_dir(follow_symlinks=False) else "f"
 
 
-def _signature(path: str, kind: Kind) -> tuple[str, int]:
+class _RealFolders:
+    """Where folders really lie, each of them asked for once."""
+
+    def __init__(self) -> None:
+        self._real: dict[str, str] = {"": "/"}
+        self._places: dict[str, str] = {}
+
+    def real(self, path: str) -> str:
+        """Return an absolute folder's path with its links followed."""
+        found = self._real.get(path)
+        if found is None:
+            above, _, name = path.rpartition("/")
+            found = f"{self.real(above).rstrip('/')}/{name}"
+            try:
+                if name in {".", ".."} or stat.S_ISLNK(os.lstat(found).st_mode):
+                    found = os.path.realpath(found)
+            except OSError:
+                pass  # it is not there: then nothing is a link
+            self._real[path] = found
+        return found
+
+    def place(self, real: str) -> str:
+        """Return a short digest of where a path lies that is no link."""
+        if real not in self._places:
+            self._places[real] = digest(real, "")[:8]
+        return self._places[real]
+
+
+def _signature(path: str, kind: Kind, folders: _RealFolders) -> tuple[str, int]:
     """Return a path's state, its first word where it really lies; and when it changed."""
-    real = _real_folder(os.path.dirname(path))  # noqa: PTH120 - thousands of them
+    real = folders.real(path.rpartition("/")[0])
     link = ""
     try:
         status = os.lstat(path)
@@ -176,17 +210,12 @@ def _signature(path: str, kind: Kind) -> tuple[str, int]:
             changed = max(changed, status.st_mtime_ns, status.st_ctime_ns)
     except OSError as error:
         return f"{_MISSING} {error.errno} {real} {link}", 0
-    place = digest(real, link)[:8]
+    place = digest(real, link)[:8] if link else folders.place(real)
     times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
     if stat.S_ISDIR(status.st_mode) and kind != "folder":
         return f"{place} folder {status.st_mode:o}", 0  # its entries do not count here
     about = f"{status.st_mode:o} {status.st_size} {times} {status.st_ino} {status.st_dev}"
     return f"{place} {about}", changed
-
-
-@lru_cache(maxsize=4096)
-def _real_folder(path: str) -> str:
-    return os.path.realpath(path)
 
 
 def listing(folders: Iterable[str]) -> str:
@@ -214,7 +243,8 @@ def environment(python: Path, folders: Iterable[str]) -> str:
     """Return a digest of an interpreter and what lies in the folders it imports from."""
     real = os.path.realpath(python)
     files = [str(python), real, str(python.parent.parent / "pyvenv.cfg")]
-    return digest(real, listing(folders), *(_signature(file, "file")[0] for file in files))
+    lie = _RealFolders()
+    return digest(real, listing(folders), *(_signature(file, "file", lie)[0] for file in files))
 
 
 def tool() -> str:

@@ -419,7 +419,7 @@ NAMES = [
     "conftest.py", "data/rates.json", "data/b.json", "optional.txt", "pytest.ini", "notes.md",
     "src/shop/__init__.py", "src/shop/prices.py", "src/shop/prices/__init__.py",
     "src/colorsys.py", "tests/conftest.py", "tests/test_prices.py", "tests/test_new.py",
-    "ignored/test_hidden.py", "tests/ignored.py",
+    "ignored/test_hidden.py", "tests/ignored.py", "private/optional.bin",
 ]  # fmt: skip
 CONTENTS = [
     "", "def total(prices):\n    return sum(prices)\n", "from shop.prices import total\n",
@@ -445,7 +445,7 @@ def test_cached_verdicts_are_the_fresh_ones_whatever_happens_to_the_files(
     class Files(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            judge.sample.write(".git/info/exclude", "ignored*\n")
+            judge.sample.write(".git/info/exclude", "ignored*\n*.bin\n")
             for name in judge.sample.git("ls-files", "-o").splitlines():
                 if not name.startswith(".tiergate/"):
                     (judge.sample.root / name).unlink()

@@ -99,9 +99,11 @@ class Opened:
         self.reasons[f"what native code opens cannot be watched: {why}"] = None
 
     def _listen(self) -> None:
+        happened = select.poll()  # select() takes no descriptor above 1023
+        for descriptor in (self._descriptor, self._stopped):
+            happened.register(descriptor, select.POLLIN)
         while True:
-            ready = select.select([self._descriptor, self._stopped], [], [])[0]
-            if self._descriptor in ready:
+            if self._descriptor in dict(happened.poll()):
                 self._take(os.read(self._descriptor, _READ))
             else:
                 return

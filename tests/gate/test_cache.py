@@ -402,6 +402,20 @@ def test_other_distributions_or_another_tool_evaluate_again(
         (site / "new-1.0.dist-info").rmdir()
 
 
+def test_who_starts_a_run_with_which_limits_is_an_input():
+    before = cache_facts.machine()
+    mask = os.umask(0)
+    os.umask(mask ^ 0o070)
+    other = cache_facts.machine()
+    os.umask(mask)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256 if soft != 256 else 255, hard))
+    limited = cache_facts.machine()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len({before, other, limited}) == 3
+    assert cache_facts.machine() == before
+
+
 def test_gpu_verdicts_need_a_driver_that_can_be_told(tmp_path: Path):
     assert cache_facts.cuda(tmp_path) == ""
     gpu = tmp_path / "gpus" / "0000:01:00.0" / "information"

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -101,7 +102,7 @@ class Project:
                 "id": f"check-{number}",
                 "name": f"check {number}",
                 "language": "system",
-                "entry": f"env PYTHONPATH=src:. {' '.join(command)}",
+                "entry": shlex.join(["env", "PYTHONPATH=src:.", *command]),
                 "pass_filenames": False,
                 "always_run": True,
             }

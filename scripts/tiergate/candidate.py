@@ -92,6 +92,9 @@ class Candidate(msgspec.Struct, frozen=True):
     reads: Reads | None = None
     """Where it is given: collects what jobs read."""
 
+    alone: bool = True
+    """Whether nothing may work beside a job's own process."""
+
     def with_spec(self, spec: Spec) -> Candidate:
         """Return the same candidate under another spec."""
         return msgspec.structs.replace(self, spec=spec)
@@ -113,6 +116,7 @@ class Candidate(msgspec.Struct, frozen=True):
         timeout: float,
         values: Mapping[str, Any],
         on_record: Callable[[Record], None] = lambda _: None,
+        test_files: Sequence[str] = (),
     ) -> ProbeResult:
         """Run one of the probe's jobs in a process of its own.
 
@@ -122,6 +126,7 @@ class Candidate(msgspec.Struct, frozen=True):
             timeout: seconds.
             values: the job's own parameters.
             on_record: called with each record as it arrives.
+            test_files: what pytest will rewrite, in this order: files of the repository.
         """
         from tiergate.warm import LostError  # noqa: PLC0415 - only where something is evaluated
 
@@ -138,8 +143,9 @@ class Candidate(msgspec.Struct, frozen=True):
         }
         receiver = _Receiver(nonce, on_record)
         try:
+            data = msgspec.json.encode(job)
             with self._watched():
-                done = self._process(device, timeout, msgspec.json.encode(job), receiver.line)
+                done = self._process(device, timeout, data, receiver.line, test_files)
         except LostError as error:
             return ProbeResult(records=receiver.records, problem=str(error))
         result = ProbeResult(
@@ -181,11 +187,17 @@ class Candidate(msgspec.Struct, frozen=True):
         self.reads.reasons.update(opened.reasons)
 
     def _process(
-        self, device: Device, timeout: float, job: bytes, on_record: Callable[[bytes], None]
+        self,
+        device: Device,
+        timeout: float,
+        job: bytes,
+        on_record: Callable[[bytes], None],
+        test_files: Sequence[str],
     ) -> Completed:
         from tiergate.warm import PROBE  # noqa: PLC0415 - as above
 
         environment = self.environment(device)
+        root = self.repository.root
         warm = self.warm
         # A CUDA job may initialise the device, which no fork survives: it starts afresh.
         if (
@@ -200,6 +212,7 @@ class Candidate(msgspec.Struct, frozen=True):
                 cancellation=self.cancellation,
                 stdin=job,
                 on_record=on_record,
+                test_files=[] if self.alone else [str(root / name) for name in test_files],
             )
         return processes.run(
             [self.python, "-I", "-B", PROBE, "{records}"],

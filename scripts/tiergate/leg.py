@@ -138,6 +138,7 @@ def judge(
         evaluated = [*leg.head_cells, *(c for c in leg.cells if c.name not in answers)]
         if any(cell.criterion.uses not in checkers.STATIC for cell in evaluated):
             warm = stack.enter_context(warmed(leg.candidate, leg.device, leg.isolation))
+            warm = msgspec.structs.replace(warm, alone=leg.jobs == 1)
             leg = msgspec.structs.replace(leg, candidate=warm)
         baseline = None
         if leg.commit and any(c.criterion.needs_base for c in [*leg.cells, *leg.head_cells]):

@@ -33,6 +33,8 @@ _START_SECONDS = 120.0
 _FORK_SECONDS = 60.0
 _TICK = 0.1
 _MESSAGE = 1024 * 1024
+_NAMES = 64 * 1024
+"""Bytes of file names in one message: the kernel takes some 200 KB."""
 
 
 class LostError(NotEvaluatedError):
@@ -182,8 +184,12 @@ class WarmInterpreter:
         cancellation: Cancellation,
         stdin: bytes,
         on_record: Callable[[bytes], None],
+        test_files: Sequence[str] = (),
     ) -> Completed:
         """Run a job as ``processes.run`` does, standard error merged, in a forked process.
+
+        ``test_files`` are rewritten by another process beside it, in their order, as far as they
+        can be named in one message.
 
         Raises:
             LostError: the interpreter ended meanwhile, or could not fork.
@@ -191,7 +197,7 @@ class WarmInterpreter:
         forked: list[_Forked] = []
 
         def start(streams: Streams) -> Process:
-            forked.append(self._fork(cwd, streams))
+            forked.append(self._fork(cwd, streams, test_files))
             return forked[0]
 
         try:
@@ -211,11 +217,12 @@ class WarmInterpreter:
             raise LostError("lost: the warm interpreter that had forked it ended")
         return done
 
-    def _fork(self, cwd: Path, streams: Streams) -> _Forked:
+    def _fork(self, cwd: Path, streams: Streams, test_files: Sequence[str]) -> _Forked:
         assert streams.records is not None
         reading, writing = os.pipe()
         try:
-            message = msgspec.json.encode({"cwd": str(cwd), "mark": streams.mark})
+            told = {"cwd": str(cwd), "mark": streams.mark, "test-files": _named(test_files)}
+            message = msgspec.json.encode(told)
             given = [streams.stdin, streams.stdout, streams.stderr, streams.records, writing]
             with self._lock:
                 socket.send_fds(self._control, [message], given)
@@ -288,6 +295,18 @@ class _Forked:
 
 def _to_import(modules: Sequence[str], rewritten: Sequence[str] = ()) -> bytes:
     return msgspec.json.encode({"modules": list(modules), "rewritten": list(rewritten)})
+
+
+def _named(files: Sequence[str]) -> list[str]:
+    """Return the first of the files, as many as one message may name."""
+    room = _NAMES
+    named = []
+    for file in files:
+        room -= len(file.encode("utf-8", "surrogateescape")) + 8
+        if room < 0 or not file.isprintable():
+            break
+        named.append(file)
+    return named
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:

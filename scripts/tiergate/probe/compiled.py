@@ -23,6 +23,7 @@ class Compiled:
             return  # a pytest that has another way: then nothing is known
 
         def rewrite_test(path: Path, config: Any) -> tuple[Any, CodeType]:
+            __tracebackhide__ = True
             with held_back():
                 about, code = original(path, config)
             self._keep(code)

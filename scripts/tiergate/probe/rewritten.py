@@ -49,6 +49,7 @@ class Rewritten:
         original = rewrite._rewrite_test  # noqa: SLF001 - as above
 
         def rewrite_test(path: Path, config: Any) -> tuple[Any, CodeType]:
+            __tracebackhide__ = True
             about, code = self._known.get(_digest(path), (None, None))
             if code is None or config.getini("enable_assertion_pass_hook"):
                 result: tuple[Any, CodeType] = original(path, config)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .ahead import Ahead
+from .beside import Beside
 from .rewritten import Rewritten
 
 _MARK = "TIERGATE_PROCESS_MARK"
@@ -48,16 +49,17 @@ def next_job(descriptor: int, ahead: Ahead) -> int:
     own = {descriptor, wake, woken}
     rewritten = Rewritten()
     children: dict[int, int] = {}
+    helpers: dict[int, int] = {}
     while True:
         ready = select.select([descriptor, wake], [], [])[0]
         if wake in ready:
             os.read(wake, _MESSAGE)
-            _reap(children)
+            _reap(children, helpers)
         if descriptor not in ready:
             continue
         message, given, _, _ = socket.recv_fds(control, _MESSAGE, 5)
         if not message:
-            _abandon(children)
+            _abandon(children, helpers.values())
         told = json.loads(message)
         if "modules" in told:
             _import(told["modules"], ahead)
@@ -67,18 +69,22 @@ def next_job(descriptor: int, ahead: Ahead) -> int:
             control.send(json.dumps(ahead.top_level()).encode())
             continue
         *streams, status = given
+        beside = _beside(told["test-files"])
         pid = _fork(status)
         if pid == 0:
             control.detach()
             _become(told, streams, status, own | set(children.values()))
-            _forget(ahead, rewritten)
+            _forget(ahead, rewritten, beside)
             return streams[3]
         for number in streams:
             os.close(number)
         if pid is None:
             os.close(status)
-        else:
-            children[pid] = status
+            continue
+        children[pid] = status
+        if beside is not None:
+            with contextlib.suppress(OSError):  # no more processes: the session does all itself
+                helpers[pid] = beside.work({*own, *children.values()})
 
 
 def _import(modules: list[str], ahead: Ahead) -> None:
@@ -89,6 +95,16 @@ def _import(modules: list[str], ahead: Ahead) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         raise RuntimeError("CUDA was initialised while modules were imported ahead of time")
+
+
+def _beside(files: list[str]) -> Beside | None:
+    """Return what a session shares with the process that rewrites its test files."""
+    if not files or not hasattr(sys.modules.get("_pytest.assertion.rewrite"), "_rewrite_test"):
+        return None
+    try:
+        return Beside(files)
+    except OSError:
+        return None  # not so much memory: the session does all itself
 
 
 def _fork(status: int) -> int | None:
@@ -116,13 +132,15 @@ def _become(message: dict[str, Any], streams: list[int], status: int, foreign: s
     os.chdir(message["cwd"])
 
 
-def _forget(ahead: Ahead, rewritten: Rewritten) -> None:
+def _forget(ahead: Ahead, rewritten: Rewritten, beside: Beside | None) -> None:
     """Make this child know no more than a fresh process."""
     ahead.hide()
     if (numpy_random := ahead.get("numpy.random")) is not None:
         numpy_random.seed()  # or every child would draw the same numbers
     if (rewrite := ahead.get("_pytest.assertion.rewrite")) is not None:
         rewritten.offer(rewrite)
+        if beside is not None:
+            beside.offer(rewrite)
 
 
 def leave() -> NoReturn:
@@ -155,9 +173,14 @@ def _set_mark(mark: str) -> None:
     os.environ[_MARK] = mark
 
 
-def _reap(children: dict[int, int]) -> None:
-    """Tell how each child ended that has."""
-    while children:
+def _reap(children: dict[int, int], helpers: dict[int, int]) -> None:
+    """Tell how each child ended that has; end the process beside it.
+
+    Args:
+        children: → the descriptor to tell it through.
+        helpers: child → the process beside it.
+    """
+    while children or helpers:
         pid, code = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
@@ -166,10 +189,17 @@ def _reap(children: dict[int, int]) -> None:
             with contextlib.suppress(BrokenPipeError):  # the judge has stopped listening
                 os.write(status, f"exit {os.waitstatus_to_exitcode(code)}\n".encode())
             os.close(status)
+            if pid in helpers:
+                os.kill(helpers[pid], signal.SIGKILL)  # a zombie at the least: not reaped yet
+        else:
+            for child in [child for child, helper in helpers.items() if helper == pid]:
+                del helpers[child]
 
 
-def _abandon(children: Collection[int]) -> NoReturn:
+def _abandon(children: Collection[int], helpers: Collection[int]) -> NoReturn:
     """End with the judge: nobody is left to whom a child could report."""
+    for pid in helpers:
+        os.kill(pid, signal.SIGKILL)
     for pid in children:
         with contextlib.suppress(ProcessLookupError):  # it had ended
             os.killpg(pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from os.path import normpath
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -14,6 +15,9 @@ from tiergate.sessions import records
 from tiergate.sessions.files import TEST_FILES, is_test_file
 from tiergate.sessions.records import Session
 from tiergate.verdict import Failure, Part, Tally
+
+_MANY_FILES = 10
+"""So many test files are worth a process that rewrites them."""
 
 
 def run_session(
@@ -55,12 +59,23 @@ def run_session(
             **values,
         },
         on_record,
+        _rewritten(context, paths),
     )
     session = records.read_session(result)
     doubt_foreign(session, paths)
     if context.timings is not None:
         records.keep_timings(context.timings, result)
     return result, session
+
+
+def _rewritten(context: Context, paths: list[str]) -> list[str]:
+    """Return what pytest will rewrite of ``paths``, in its order, where that is a lot."""
+    files = [
+        name
+        for name in context.candidate.repository.files_under(paths)
+        if is_test_file(name, TEST_FILES) and (context.share is None or context.share.owns(name))
+    ]
+    return sorted(files, key=PurePosixPath) if len(files) >= _MANY_FILES else []
 
 
 def doubt_foreign(session: Session, paths: Iterable[str]) -> None:

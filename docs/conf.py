@@ -33,6 +33,8 @@ autoapi_keep_files = False
 autoapi_options = ["members", "undoc-members", "show-module-summary"]
 autoapi_python_class_content = "both"
 autoapi_member_order = "bysource"
+# A parameter a line, where they do not fit on one.
+python_maximum_signature_line_length = 88
 # An attribute is documented where it is annotated, and once.
 napoleon_use_ivar = True
 

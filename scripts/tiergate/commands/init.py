@@ -127,22 +127,28 @@ def command(
             "add code first, or write gate.yaml by hand (`tiergate schema` describes it)"
         )
     interpreter = candidate.find_python(python, repository.root)
-    with cancelled_by_signals(Cancellation()) as cancellation:
-        judged = measure.candidate_of(interpreter, repository, seen.roots, cancellation)
+    _tell_survey(seen, repository, interpreter)
+    jobs = max(1, min(usable_cpus(), len(drafts_of(seen, has_pytest=True))))
+    with (
+        cancelled_by_signals(Cancellation()) as cancellation,
+        candidate.warmed(
+            measure.candidate_of(interpreter, repository, seen.roots, cancellation, jobs=jobs),
+            "cpu",
+            isolation,
+        ) as judged,
+    ):
         has_pytest = measure.has_pytest(judged)
         drafts = drafts_of(seen, has_pytest=has_pytest)
-        _tell_survey(seen, repository, interpreter, has_pytest=has_pytest)
+        if not has_pytest and _tests(seen):
+            click.echo(
+                f"note: {interpreter} has no pytest, so no test can be counted: "
+                f"{interpreter} -m pip install pytest",
+                err=True,
+            )
         if not drafts:
             raise UserError(f"{repository.root}: nothing here that could be held without pytest")
         text = gate_file.render(seen, drafts, timeout=timeout, has_pytest=has_pytest)
-        measured = measure.measure(
-            drafts,
-            text,
-            judged,
-            jobs=min(usable_cpus(), len(drafts)),
-            isolation=isolation,
-            listener=_Listener(),
-        )
+        measured = measure.measure(drafts, text, judged, jobs=jobs, listener=_Listener())
     failing = [m for m in measured if m.problem]
     waived = _waivers(failing, (owner or "").strip(), days) if waive_failing else []
     text = gate_file.render(
@@ -187,13 +193,16 @@ class _Listener:
         """Stay silent: nothing is measured in parts."""
 
 
-def _tell_survey(
-    seen: Survey, repository: Repository, interpreter: Path, *, has_pytest: bool
-) -> None:
+def _tests(seen: Survey) -> int:
+    """Return how many files have tests, for pytest or for unittest alone."""
+    return len(seen.test_files) + sum(len(p.unittest_only) for p in seen.projects)
+
+
+def _tell_survey(seen: Survey, repository: Repository, interpreter: Path) -> None:
     from tiergate.start import drafts
 
     modules = [module.name for project in seen.projects for module in project.modules]
-    tests = len(seen.test_files) + sum(len(p.unittest_only) for p in seen.projects)
+    tests = _tests(seen)
     rows = [
         ("modules", ", ".join(modules[:6]) + (" …" if len(modules) > 6 else "") or "none"),
         ("test files", str(tests)),
@@ -212,12 +221,6 @@ def _tell_survey(
         click.echo(
             f"note: the imports of {drafts.MOST_IMPORTS} of {len(modules)} modules are held; add "
             "the others that matter",
-            err=True,
-        )
-    if tests and not has_pytest:
-        click.echo(
-            f"note: {interpreter} has no pytest, so no test can be counted: "
-            f"{interpreter} -m pip install pytest",
             err=True,
         )
     if not tests:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from tiergate import candidate, checkers, expectation, plan, runner, spec
-from tiergate.candidate import Candidate, Isolation
+from tiergate import checkers, expectation, plan, runner, spec
+from tiergate.candidate import Candidate
 from tiergate.environment import usable_cpus
 from tiergate.errors import NotEvaluatedError
 from tiergate.processes import Cancellation
@@ -30,10 +30,15 @@ class Measured:
 
 
 def candidate_of(
-    python: Path, repository: Repository, pythonpath: Sequence[str], cancellation: Cancellation
+    python: Path,
+    repository: Repository,
+    pythonpath: Sequence[str],
+    cancellation: Cancellation,
+    *,
+    jobs: int,
 ) -> Candidate:
-    """Return the candidate that a gate with these folders on its path judges."""
-    threads = usable_cpus()
+    """Return the candidate that a gate with these folders on its path judges, in so many jobs."""
+    threads = max(1, usable_cpus() // jobs)
     empty = spec.Spec(Path("gate.yaml"), "", ("cpu",), (), tuple(pythonpath))
     return Candidate(python, repository, empty, threads, cancellation)
 
@@ -61,7 +66,6 @@ def measure(
     judged: Candidate,
     *,
     jobs: int,
-    isolation: Isolation,
     listener: Listener,
 ) -> list[Measured]:
     """Evaluate every draft once.
@@ -71,7 +75,6 @@ def measure(
         text: a spec that has these drafts as criteria.
         judged: the candidate; its spec is not looked at.
         jobs: how many are evaluated at a time.
-        isolation: as for ``tiergate run``.
         listener: is told what happens.
 
     Raises:
@@ -87,16 +90,14 @@ def measure(
     )
     gate = msgspec.structs.replace(gate, tiers=tiers)
     planned = plan.cells(gate, "cpu")
-    shared = msgspec.structs.replace(judged, spec=gate, threads=max(1, judged.threads // jobs))
-    with candidate.warmed(shared, "cpu", isolation) as warm:
-        result = runner.run_leg(
-            planned,
-            warm,
-            device="cpu",
-            selected=[cell.name for cell in planned],
-            jobs=jobs,
-            listener=listener,
-        )
+    result = runner.run_leg(
+        planned,
+        msgspec.structs.replace(judged, spec=gate),
+        device="cpu",
+        selected=[cell.name for cell in planned],
+        jobs=jobs,
+        listener=listener,
+    )
     if judged.cancellation.requested:
         raise NotEvaluatedError(f"{judged.cancellation.reason}; nothing was written")
     verdicts = {verdict.criterion: verdict for verdict in result.verdicts}

@@ -360,3 +360,49 @@ def test_modules_of_one_name_do_not_hide_each_other():
     for order in (list(sources), list(reversed(sources))):
         seen = scan.scan({name: sources[name] for name in order}, order, "explicit").seen
         assert [name for name in sorted(seen) if seen[name].places] == ["a/case.py"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from lib.deep import reader\nreader.read(p)\n",
+        "from lib.deep import (\n    reader,\n)\nreader.read(p)\n",
+        "from \\\n  lib.deep import reader\nreader.read(p)\n",
+        "from lib.deep.reader import read as f\nf(p)\n",
+        "import lib.deep.reader as r\nr.read(p)\n",
+        "import lib\nlib.deep.reader.read(p)\n",
+        "from deep import reader\nreader.read(p)\n",
+        "import sys, reader\nreader.read(p)\n",
+        "from .deep import reader\nreader.read(p)\n",
+        "from .deep.reader import read\nread(p)\n",
+        "from ..lib.deep import reader\nreader.read(p)\n",
+        "import importlib\nimportlib.import_module('lib.deep.reader').read(p)\n",
+        "exec('p = 1\\nimport reader\\nreader.read(p)')\n",
+    ],
+)
+def test_other_file_is_followed_however_it_is_imported(text: str):
+    sources = {
+        "lib/case.py": text.encode(),
+        "lib/deep/reader.py": b"from torch import load as read",
+    }
+    result = scan.scan(sources, ["lib/case.py"], "explicit")
+    assert len(result.seen["lib/case.py"].places) == 1
+
+
+def test_only_files_that_may_be_imported_are_followed(monkeypatch):
+    followed: list[str] = []
+    analyse = project.Project._analyse
+    monkeypatch.setattr(
+        project.Project, "_analyse", lambda self, path: (followed.append(path), analyse(self, path))
+    )
+    reader = b"from torch import load\n"
+    sources = {
+        "src/case.py": b"import torch\nimport json\ntorch.load(json.loads(p), values, 'loads')\n",
+        "lib/values.py": reader,
+        "lib/loads/values.py": reader,
+        "lib/json/reader.py": reader,
+        "src/json.py": reader,
+    }
+    scan.scan(sources, ["src/case.py"], "explicit")
+    # A string may be the name of a module that is imported.
+    assert followed == ["src/case.py", "lib/loads/values.py", "src/json.py"]

@@ -82,13 +82,32 @@ class Project:
         return Analysis(results, unreadable)
 
     def _imported_by(self, wanted: Sequence[str]) -> list[str]:
-        """Return the other files that the wanted ones may import."""
+        """Return the other files that the wanted ones may import.
+
+        All of the dotted name by which a module is reached stands in them, and its first word
+        where something is imported or in quotes; only what is relative leaves out the folders
+        above.
+        """
         judged = set(wanted)
         others = [path for path in self._sources if path not in judged]
-        words = set[bytes]()
-        if others:
-            words = set(_WORD.findall(b"\n".join(self._sources[path] for path in wanted)))
-        return [p for p in others if (module_parts(p) or ("",))[-1].encode() in words]
+        if not others:
+            return []
+        text = b"\n".join(self._sources[path] for path in wanted)
+        words = {word.decode("utf-8", "replace") for word in _WORD.findall(text)}
+        first = {word.decode("utf-8", "replace") for word in relevance.imported_words(text)}
+        within = {_folder(path) for path in wanted}
+        within |= {folder[:depth] for folder in within for depth in range(len(folder))}
+
+        def may_be_imported(path: str) -> bool:
+            parts = module_parts(path) or ("",)
+            for at in range(len(parts) - 1, -1, -1):
+                if parts[at] not in words:
+                    return False
+                if parts[at] in first or parts[:at] in within:
+                    return True
+            return False
+
+        return [path for path in others if may_be_imported(path)]
 
     def _analyse(self, path: str) -> None:
         asked = self._asked[path] = {}

@@ -61,6 +61,9 @@ _COMPUTED = tuple(
 _WORD = re.compile(rb"\w+")
 _STAR = re.compile(rb"^[ \t]*from\b[^\n#]*\bimport[ \t]*\*", re.MULTILINE)
 _ANY_STAR = re.compile(rb"import[ \t]*\*")
+# To the end of its line; in a string, a line may begin with an escaped line end.
+_IMPORTING = re.compile(rb"(?:from(?:[ \t\f.\w]|\\\r?\n)*?)?import\b(?:[^\n\\]|\\(?:\r?\n)?)*")
+_FIRST_QUOTED = re.compile(rb"[\"'][ \t]*(\w+)")
 _LOOK_BACK = 80
 _OFTEN = frozenset({b"self", b"cls"})
 _TORCH_NAMES = frozenset(
@@ -158,6 +161,14 @@ def _may_be_torch(values: bytes, name: bytes) -> bool:
     if not name.replace(b"_", b"a").isalnum():
         return True
     return name not in _OFTEN and re.search(word(name), values) is not None
+
+
+def imported_words(source: bytes) -> set[bytes]:
+    """Return the words of import statements, also of those in strings, and words in quotes."""
+    found = set(_FIRST_QUOTED.findall(source))
+    for statement in _IMPORTING.finditer(source):
+        found |= set(_WORD.findall(statement[0]))
+    return found
 
 
 def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:

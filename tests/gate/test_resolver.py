@@ -389,6 +389,13 @@ def test_other_file_is_followed_however_it_is_imported(text: str):
     assert len(result.seen["lib/case.py"].places) == 1
 
 
+def test_other_file_is_followed_under_any_name():
+    sources = {"case.py": "import l\u00e4ser\nl\u00e4ser.read(p)\n".encode()}
+    sources["l\u00e4ser.py"] = b"from torch import load as read\n"
+    result = scan.scan(sources, ["case.py"], "explicit")
+    assert len(result.seen["case.py"].places) == 1
+
+
 def test_only_files_that_may_be_imported_are_followed(monkeypatch):
     followed: list[str] = []
     analyse = project.Project._analyse

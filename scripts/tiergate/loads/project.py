@@ -101,9 +101,11 @@ class Project:
         def may_be_imported(path: str) -> bool:
             parts = module_parts(path) or ("",)
             for at in range(len(parts) - 1, -1, -1):
-                if parts[at] not in words:
+                part = parts[at]
+                # What is no ASCII, patterns of bytes take for the end of a word.
+                if part not in words if part.isascii() else part.encode() not in text:
                     return False
-                if parts[at] in first or parts[:at] in within:
+                if part in first or not part.isascii() or parts[:at] in within:
                     return True
             return False
 

@@ -15,18 +15,16 @@ def digest(item: Any) -> str:
     code = getattr(getattr(item, "function", None), "__code__", None)
     if code is None:
         return ""
-    sha = hashlib.sha256()
-    _update(sha, code)
     callspec = getattr(item, "callspec", None)
-    sha.update(str(getattr(callspec, "id", "")).encode("utf-8", "replace"))
-    return sha.hexdigest()[:16]
+    parts = [*_parts(code), str(getattr(callspec, "id", "")).encode("utf-8", "replace")]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
-def _update(sha: Any, code: CodeType) -> None:
-    sha.update(code.co_code)
-    sha.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+def _parts(code: CodeType) -> list[bytes]:
+    parts = [code.co_code, repr((code.co_names, code.co_varnames, code.co_freevars)).encode()]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            _update(sha, constant)
+            parts += _parts(constant)
         else:
-            sha.update(repr(constant).encode("utf-8", "replace"))
+            parts.append(repr(constant).encode("utf-8", "replace"))
+    return parts

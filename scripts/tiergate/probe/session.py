@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from . import reports, sources, standins, written
@@ -136,21 +137,23 @@ class Recorder:
     def pytest_itemcollected(self, item: Any) -> None:
         path = self._owned.relative(item.path)
         self._channel.defer("item", id=item.nodeid, path=path, body=digest(item))
-        self._witness.collected(item)
-        self._remember(path, item)
+        if hasattr(item, "function"):
+            code = code_of(item.obj)
+            self._witness.collected(item.nodeid, code)
+            self._remember(path, item.nodeid, code)
 
-    def _remember(self, path: str, item: Any) -> None:
+    def _remember(self, path: str, test: str, code: CodeType | None) -> None:
         """Keep what a file's items show of the tests that are written in it."""
-        if not hasattr(item, "function"):
-            return
-        names = item.nodeid.split("[")[0].split("::")[1:]
+        names = test.split("[", maxsplit=1)[0].split("::")[1:]
         self._file(path).names.add(tuple(names))
-        code = code_of(item.obj)
         if code is not None and not self._compiled.is_foreign(code):
             self._file(self._owned.relative(code.co_filename)).lines.add(code.co_firstlineno)
 
     def _file(self, path: str) -> written.Found:
-        return self._files.setdefault(path, written.Found())
+        found = self._files.get(path)
+        if found is None:
+            found = self._files[path] = written.Found()
+        return found
 
     def pytest_deselected(self, items: Any) -> None:
         for item in items:

@@ -20,6 +20,7 @@ from .text import clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from .ownership import Ownership
 
@@ -63,7 +64,7 @@ class Witness:
         self._kept: list[Any] = []
         self._trusted: set[int] = set()
         self._looked = False
-        self._codes: dict[str, Any] = {}
+        self._codes: dict[str, CodeType | None] = {}
         self._ran: set[str] = set()
         self.failures: dict[tuple[str, str], str] = {}
         """Test and phase → what it raised, in words."""
@@ -93,10 +94,9 @@ class Witness:
         }
         monitor(manager, looks)
 
-    def collected(self, item: Any) -> None:
+    def collected(self, test: str, code: CodeType | None) -> None:
         """Remember the body that a test was collected with."""
-        if hasattr(item, "function"):
-            self._codes[item.nodeid] = code_of(item.obj)
+        self._codes[test] = code
 
     def raised(self, test: str, when: str) -> str:
         """Return what a phase of a test raised, in words; empty where it ended by itself."""

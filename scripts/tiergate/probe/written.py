@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import encodings
 import fnmatch
+import functools
 import importlib.util
 import io
 import tokenize
@@ -16,6 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+# The most frequent statements; what is in functions and classes is in a scope of its own.
+_WITHOUT_BLOCKS = frozenset(
+    {
+        ast.AnnAssign,
+        ast.Assert,
+        ast.Assign,
+        ast.AsyncFunctionDef,
+        ast.AugAssign,
+        ast.ClassDef,
+        ast.Expr,
+        ast.FunctionDef,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Pass,
+        ast.Raise,
+        ast.Return,
+    }
+)
 
 
 @dataclass
@@ -138,7 +157,7 @@ def _uncollected(
                 yield from inner
         elif _first_line(node) not in found.lines and path not in found.names:
             yield Doubt("suspect", label, node.lineno, f"{label} was never collected")
-        elif not any(path[:length] in own for length in range(1, len(path) + 1)):
+        elif path not in own and not any(path[:length] in own for length in range(1, len(path))):
             message = f"{label} was collected with another body than the one that stands here"
             yield Doubt("suspect", label, node.lineno, message)
     for node in body:
@@ -146,21 +165,19 @@ def _uncollected(
             yield from _uncollected(block, scope, names, found, own)
 
 
-def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+def _blocks(node: ast.stmt) -> Sequence[list[ast.stmt]]:
     """The statement lists of a compound statement in the same scope."""
-    if isinstance(node, (*_Function, ast.ClassDef)):
-        return
-    for name in ("body", "orelse", "finalbody"):
-        if block := getattr(node, name, None):
-            yield block
-    for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-        yield part.body
+    if type(node) in _WITHOUT_BLOCKS:
+        return ()
+    own = (getattr(node, name, None) for name in ("body", "orelse", "finalbody"))
+    parts = (*getattr(node, "handlers", ()), *getattr(node, "cases", ()))
+    return [*filter(None, own), *(part.body for part in parts)]
 
 
 def _first_line(node: ast.stmt) -> int:
     """The line that a code object gives: the first decorator's."""
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    return min(node.lineno, *(d.lineno for d in decorators)) if decorators else node.lineno
 
 
 def _vacuous(tree: ast.Module, names: Names) -> Iterator[Doubt]:
@@ -193,5 +210,6 @@ def _is_condition(value: ast.expr | None) -> bool:
     )
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+@functools.lru_cache(maxsize=4096)
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(name.startswith(p) or fnmatch.fnmatchcase(name, p) for p in patterns)

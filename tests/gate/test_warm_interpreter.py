@@ -105,7 +105,7 @@ def test_verdict_is_the_same_forked_and_fresh(sample: Sample, shared: WarmInterp
 
 
 STATE = """\
-import importlib, json, os, signal, sys, warnings
+import gc, importlib, json, os, signal, sys, warnings
 
 
 def test_state():
@@ -127,6 +127,7 @@ def test_state():
         "signals": [str(signal.getsignal(number)) for number in numbers],
         "masked": [int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         "filters": str(warnings.filters),
+        "garbage": [gc.isenabled(), gc.get_threshold()],
         "attributes": [n for n in ("abc", "machinery", "util") if hasattr(importlib, n)],
     }
     with open("state.json", "w") as out:

@@ -89,7 +89,13 @@ def next_job(descriptor: int, ahead: Ahead) -> int:
 
 def _import(modules: list[str], ahead: Ahead) -> None:
     """Import more ahead of time; what cannot be forked afterwards ends this interpreter."""
+    # What modules are made of stays: to look for garbage among it again and again is a sixth of
+    # an import of torch. The caller collects once, at the end.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)
     ahead.load(modules)
+    if gc.get_threshold()[0] == 0:  # unless a module chose others
+        gc.set_threshold(*thresholds)
     if threading.active_count() > 1:
         raise RuntimeError("a thread was started while modules were imported ahead of time")
     torch = sys.modules.get("torch")

@@ -46,11 +46,11 @@ def test_a_cell_shows_its_tests_and_the_one_that_runs():
     assert text()[0].split() == ["·", "waits", "C0@cpu"]
     table.started("C0@cpu")
     table.expected("C0@cpu", 11)
-    for test in ("a", "b", "c"):
-        table.progress("C0@cpu", f"tests/t.py::test_{test}")
+    for test in ("a", "b", "c[x::y]"):
+        table.progress("C0@cpu", f"tests/t.py::TestT::test_{test}")
     line = text()[0]
     assert line.startswith("→ runs")
-    assert "3/11 test_c  tests/t.py" in line
+    assert "3/11 test_c[x::y]  tests/t.py::TestT" in line
     table.finished(judged("C0", status="fail", summary="2 passed, 1 failed"))
     assert text()[0].startswith("✗ fail")
     assert text()[0].rstrip().endswith("2 passed, 1 failed")

@@ -26,6 +26,7 @@ from tiergate.render.text import Text, one_line, printable, remedy_rows
 from tiergate.verdict import Evidence, Failure, Finding
 
 PLAIN = Text(colour=False, width=80)
+FOLDED = Text(colour=False, width=80, folded=True)
 
 FAILED = """\
 criterion  device  verdict  seconds  observed
@@ -80,10 +81,13 @@ def test_long_lines_are_folded_below_where_they_begin():
         reproduce=["X=1 python -m pytest " + "--option 'two words' " * 8 + "end"],
     )
     verdict = judged("A", status="error", summary="why it ended " * 9, evidence=evidence)
-    shown = Text(colour=False, width=80, folded=True).decision(decision_of([verdict]))
+    shown = FOLDED.decision(decision_of([verdict]))
     assert max(map(len, shown.split("\n"))) == 80
     assert re.search(r"\n  note      a note of [^\n]*\n            \w", shown)
     assert " 'two words' \\\n              --option " in shown
+    line = FOLDED.verdict_line(verdict)
+    assert len(line) <= 80
+    assert line.endswith("…")
     whole = PLAIN.decision(decision_of([verdict]))
     assert f"\n  run       {evidence.reproduce[0]}\n" in whole
 
@@ -158,10 +162,10 @@ def test_the_end_of_the_output_is_shown_where_nothing_else_explains():
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_stays_text(text):
     decision = decision_of([hostile(text), judged("B", status="blocked", summary=text)])
-    shown = PLAIN.decision(decision)
-    assert not FORBIDDEN & set(shown)
-    sentences = [line for line in shown.split("\n") if line.startswith("TIER 0 GATE")]
-    assert sentences == ["TIER 0 GATE FAILED — fix before proceeding"]
+    for shown in (PLAIN.decision(decision), FOLDED.decision(decision)):
+        assert not FORBIDDEN & set(shown)
+        sentences = [line for line in shown.split("\n") if line.startswith("TIER 0 GATE")]
+        assert sentences == ["TIER 0 GATE FAILED — fix before proceeding"]
     assert not FORBIDDEN & set(PLAIN.verdict_line(hostile(text)))
     assert "\n" not in PLAIN.verdict_line(hostile(text))
 
@@ -170,7 +174,11 @@ def test_hostile_text_stays_text(text):
 @given(st.text(max_size=60))
 def test_any_text_stays_text(text):
     decision = decision_of([hostile(text)], interruption=text, complete=False)
-    for shown in (PLAIN.decision(decision), PLAIN.selection(decision, 1)):
+    for shown in (
+        PLAIN.decision(decision),
+        PLAIN.selection(decision, 1),
+        FOLDED.decision(decision),
+    ):
         assert not FORBIDDEN & set(shown)
         assert not any(line.startswith("TIER 0 GATE PASSED") for line in shown.split("\n"))
 

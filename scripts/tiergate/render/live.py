@@ -161,6 +161,7 @@ def _drawn(row: _Row) -> tuple[ConsoleRenderable, ...]:
 
 
 def _nearest(test: str) -> str:
-    """Return a test's own name before that of its file: what there is no room for is the file."""
-    path, colons, name = test.partition("::")
-    return f"{name}  {path}" if colons else test
+    """Return a test's own name before its class and file: what there is no room for is those."""
+    names, bracket, parameters = test.partition("[")
+    within, colons, name = names.rpartition("::")
+    return f"{name}{bracket}{parameters}  {within}" if colons else test

@@ -81,11 +81,11 @@ class Text:
     def verdict_line(self, verdict: Verdict, room: int = 0) -> str:
         """Return the one line that progress shows for a finished cell, its name in ``room``."""
         since = f" (of {printable(verdict.cached.at)})" if verdict.cached is not None else ""
-        return (
-            f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}"
-            f"{one_line(verdict.cell):<{room}} {verdict.seconds:6.1f} s  "
-            f"{_observed(verdict)}{since}"
-        )
+        begin = f"{one_line(verdict.cell):<{room}} {verdict.seconds:6.1f} s  "
+        observed = f"{_observed(verdict)}{since}"
+        if self._folded:
+            observed = cut(observed, max(20, self._width - 11 - len(begin)))
+        return f"{self.status(verdict.status)}{' ' * (9 - len(verdict.status))}{begin}{observed}"
 
     def part_line(self, part: Part, room: int = 0) -> str:
         """Return the one line that progress shows for a shard's part of a cell."""

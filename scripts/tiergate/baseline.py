@@ -34,16 +34,18 @@ class Answer(msgspec.Struct):
 
 
 class Baseline:
-    """Collects a criterion's tests in the base's work tree; the answer is kept by its digest.
+    """Collects a criterion's tests in the base's work tree.
 
     Args:
         base: the base's checkout.
-        cache: the folder for answers.
+        kept: the folder for answers; without it each is collected anew.
+        circumstances: a digest of what an answer depends on besides the base and the criterion.
     """
 
-    def __init__(self, base: Base, cache: Path) -> None:
+    def __init__(self, base: Base, kept: Path | None = None, circumstances: str = "") -> None:
         self._base = base
-        self._cache = cache
+        self._kept = kept
+        self._circumstances = circumstances
 
     def tests(self, context: Context) -> BaseTests:
         """Return the tests that the criterion has on the base."""
@@ -51,15 +53,16 @@ class Baseline:
         return BaseTests(self._base.commit, answer.tests, answer.problem)
 
     def _tests(self, context: Context) -> Answer:
-        key = self._key(context)
-        file = self._cache / f"{key}.json"
+        if self._kept is None:
+            return collect(self._base, context)
+        file = self._kept / f"{self._key(context)}.json"
         try:
             return msgspec.json.decode(file.read_bytes(), type=Answer)
         except (OSError, msgspec.DecodeError):
             pass  # not asked before, or not readable any more: collect
         answer = collect(self._base, context)
         if not answer.problem:
-            self._cache.mkdir(parents=True, exist_ok=True)
+            self._kept.mkdir(parents=True, exist_ok=True)
             write_atomically(file, msgspec.json.encode(answer))
         return answer
 
@@ -72,7 +75,8 @@ class Baseline:
             context.device,
             str(candidate.python),
             repr(candidate.spec.pythonpath),
-            repr(sorted(candidate.spec.env.items())),
+            repr(sorted(candidate.environment(context.device).items())),
+            self._circumstances,
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -131,11 +131,12 @@ class Cache:
                     "VALUES (?, ?, ?, ?, ?, ?)",
                     (root, cell, question, int(time.time()), _digest(payload), payload),
                 )
+                same = (root, cell, question)
                 connection.execute(
-                    "DELETE FROM answers WHERE root = ?1 AND cell = ?2 AND question = ?3 AND id "
-                    "NOT IN (SELECT id FROM answers WHERE root = ?1 AND cell = ?2 AND "
-                    "question = ?3 ORDER BY used DESC, id DESC LIMIT ?4)",
-                    (root, cell, question, _EACH),
+                    "DELETE FROM answers WHERE root = ? AND cell = ? AND question = ? AND id "
+                    "NOT IN (SELECT id FROM answers WHERE root = ? AND cell = ? AND "
+                    "question = ? ORDER BY used DESC, id DESC LIMIT ?)",
+                    (*same, *same, _EACH),
                 )
             self._prune(connection)
 

@@ -218,8 +218,14 @@ class Session:
         if new != answer:
             self.cache.replace(number, new)
 
-    def _parts(self, cell: Cell, candidate: Candidate) -> dict[str, str]:
-        """Return what a verdict depends on besides files, by name."""
+    @property
+    def circumstances(self) -> str:
+        """A digest of what all cells depend on; empty where a part of it is not known."""
+        if self.environment is None or (self.device == "cuda" and not self._driver):
+            return ""
+        return _question(self._shared())
+
+    def _shared(self) -> dict[str, str]:
         if not self._common:
             self._common = {
                 _INTERPRETER: self._signature,
@@ -227,9 +233,13 @@ class Session:
                 "the machine": cache_facts.machine(),
                 "the device or its driver": self._driver,
             }
+        return self._common
+
+    def _parts(self, cell: Cell, candidate: Candidate) -> dict[str, str]:
+        """Return what a verdict depends on besides files, by name."""
         criterion = cell.criterion
         return {
-            **self._common,
+            **self._shared(),
             "the criterion": cache_facts.digest(*_texts(criterion)),
             "pythonpath": cache_facts.digest(*candidate.spec.pythonpath),
             "how to reproduce it": cell_command(criterion.id, cell.device, candidate),

@@ -143,7 +143,9 @@ def judge(
         baseline = None
         if leg.commit and any(c.criterion.needs_base for c in [*leg.cells, *leg.head_cells]):
             checkout = stack.enter_context(base.checkout(repository, leg.commit))
-            baseline = Baseline(checkout, leg.directory / "base")
+            circumstances = session.circumstances if session is not None else ""
+            kept = leg.directory / "base" if circumstances else None
+            baseline = Baseline(checkout, kept, circumstances)
         judge_cells = partial(_run, leg, listener=listener, baseline=baseline, today=today)
         result = judge_cells(
             leg.spec, leg.cells, answers=answers, session=session, shares=leg.shares

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import FunctionType, SimpleNamespace
 
 import pytest
-from samples import PASSES, Sample
+from samples import PASSES, Sample, light_environment
+
+from tiergate.probe.body import digest
 
 SUITE = {"id": "suite", "uses": "collection", "expect": {"collected": ">=base"}}
 TESTS = "tests/test_prices.py"
@@ -27,17 +30,33 @@ def edit(sample: Sample, old: str, new: str, name: str = TESTS) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_an_unchanged_suite_passes_and_the_next_run_asks_the_base_no_more(suite):
+def test_an_unchanged_suite_passes_and_nothing_is_kept_without_a_cache(suite):
     assert suite.run("--base", "base").returncode == 0
     notes = suite.verdicts()["suite"].evidence.notes
     assert any(note.startswith("2 tests on the base, commit ") for note in notes)
+    assert not (suite.root / ".tiergate" / "base").exists()
+
+
+def test_with_a_cache_the_base_is_asked_again_when_the_environment_changed(
+    suite, candidate_python, tmp_path
+):
+    suite.python = light_environment(candidate_python, tmp_path / "venv")
+    cache = {"TIERGATE_CACHE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def run(**variables: str) -> list[str]:
+        suite.run("--base", "base", **cache, **variables)
+        return [failure.id for failure in suite.verdicts()["suite"].evidence.failures]
+
+    assert run() == []  # learns what the interpreter is
+    assert run() == []
     (answer,) = (suite.root / ".tiergate" / "base").iterdir()
     stored = json.loads(answer.read_text())
     stored["tests"]["tests/test_prices.py::test_of_the_cache"] = "0" * 16
     answer.write_text(json.dumps(stored))
-    assert suite.run("--base", "base").returncode == 1
-    failures = suite.verdicts()["suite"].evidence.failures
-    assert [failure.id for failure in failures] == ["tests/test_prices.py::test_of_the_cache"]
+    assert run() == ["tests/test_prices.py::test_of_the_cache"]
+    assert run(LANG="tlh") == []
+    next((tmp_path / "venv").glob("lib/*/site-packages")).joinpath("new.py").touch()
+    assert run() == []
 
 
 def test_a_vanished_test_is_named_although_the_count_is_the_same(suite):
@@ -58,6 +77,18 @@ def test_a_renamed_test_is_known_again_by_its_body(suite):
     done = suite.run("--base", "base")
     assert done.returncode == 0
     assert f"renamed since the base: {TESTS}::test_total → {TESTS}::test_sum" in done.stdout
+
+
+def test_a_body_is_the_same_whatever_order_its_sets_have():
+    sets = frozenset((0, 8)), frozenset((8, 0))
+    assert len({str(kept) for kept in sets}) == 2  # as for texts in two processes
+
+    def item(kept: frozenset[int]) -> SimpleNamespace:
+        code = (lambda: None).__code__.replace(co_consts=(None, ("a", kept)))
+        return SimpleNamespace(function=FunctionType(code, {}))
+
+    assert len({digest(item(kept)) for kept in sets}) == 1
+    assert digest(item(frozenset((0, 9)))) != digest(item(frozenset((0, 8))))
 
 
 def test_a_test_moved_to_another_file_is_known_again(suite):

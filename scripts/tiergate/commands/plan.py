@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     "machine's own runs; none in CI]"
 )
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",

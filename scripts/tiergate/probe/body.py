@@ -26,5 +26,14 @@ def _parts(code: CodeType) -> list[bytes]:
         if isinstance(constant, CodeType):
             parts += _parts(constant)
         else:
-            parts.append(repr(constant).encode("utf-8", "replace"))
+            parts.append(_text(constant).encode("utf-8", "replace"))
     return parts
+
+
+def _text(constant: object) -> str:
+    # The order in a set of strings is another one in each process.
+    if isinstance(constant, frozenset):
+        return f"{{{', '.join(sorted(map(_text, constant)))}}}"
+    if isinstance(constant, tuple):
+        return f"({', '.join(map(_text, constant))})"
+    return repr(constant)

@@ -21,7 +21,9 @@ _EACH = 4
 """Answers to the same question that are kept: a branch that is gone back to has its own."""
 _BUSY_SECONDS = 5.0
 _TOUCH_SECONDS = 3600
-_VERSION = 1
+_VERSION = 2
+_DOCUMENTS = 64
+"""Files that were read, of all repositories."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -31,6 +33,9 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE INDEX IF NOT EXISTS answers_by_cell ON answers (root, cell, question);
 CREATE TABLE IF NOT EXISTS environments (
     python TEXT PRIMARY KEY, digest BLOB NOT NULL, payload BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS documents (
+    key TEXT PRIMARY KEY, used INTEGER NOT NULL, digest BLOB NOT NULL, payload BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS told (
     root TEXT NOT NULL, cell TEXT NOT NULL, what TEXT NOT NULL, moment TEXT NOT NULL,
@@ -179,6 +184,42 @@ class Cache:
 
         self._with(write, None)
 
+    def document(self, key: str, read: Callable[[], T], kind: type[T]) -> T:
+        """Return what reading a file gave; read it where that is not known.
+
+        Args:
+            key: a digest of the file's content, and of what reads it.
+            read: reads it.
+            kind: what it gives.
+        """
+
+        def find(connection: sqlite3.Connection) -> T | None:
+            row = connection.execute(
+                "SELECT digest, payload FROM documents WHERE key = ?", (key,)
+            ).fetchone()
+            return _decode(row[0], row[1], kind) if row else None
+
+        known = self._with(find, None)
+        if known is not None:
+            return known
+        value = read()
+        payload = msgspec.json.encode(value)
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)",
+                    (key, time.time_ns(), _digest(payload), payload),
+                )
+                connection.execute(
+                    "DELETE FROM documents WHERE key NOT IN "
+                    "(SELECT key FROM documents ORDER BY used DESC LIMIT ?)",
+                    (_DOCUMENTS,),
+                )
+
+        self._with(write, None)
+        return value
+
     def tell(self, root: str, cell: str, what: str, moment: str, reasons: list[str]) -> None:
         """Remember why a cell was evaluated again, or why its answer was not kept."""
 
@@ -227,6 +268,7 @@ class Cache:
                 connection.execute("DELETE FROM told WHERE root = coalesce(?, root)", (root,))
                 if root is None:
                     connection.execute("DELETE FROM environments")
+                    connection.execute("DELETE FROM documents")
             connection.execute("VACUUM")
             return gone
 

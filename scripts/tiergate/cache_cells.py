@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tiergate import __version__, cache_facts, checkers
+from tiergate import __version__, cache_facts, checkers, yaml_document
 from tiergate.cache import Answer, Cache, Environment
 from tiergate.cache_facts import Fact, Facts, Kind
 from tiergate.candidate import Candidate, Reads
 from tiergate.environment import in_ci
 from tiergate.reproduce import cell_command
 from tiergate.verdict import Cached, Verdict
+from tiergate.yaml_document import Node
 
 if TYPE_CHECKING:
     from tiergate.fields import Device
@@ -63,6 +64,18 @@ def place(environment: Mapping[str, str], fallback: Path, *, asked: bool | None)
     base = environment.get("XDG_CACHE_HOME", "") or (f"{home}/.cache" if home else "")
     folder = Path(base, "tiergate") if Path(base).is_absolute() else fallback
     return folder / "verdicts.sqlite"
+
+
+def document(cache: Cache | None, data: bytes) -> Node:
+    """Return the tree of a YAML file's nodes as ``yaml_document.parse`` does, once for a content.
+
+    Raises:
+        YamlError: as it does.
+    """
+    if cache is None:
+        return yaml_document.parse(data)
+    key = cache_facts.digest(data, __version__, cache_facts.tool())
+    return cache.document(key, lambda: yaml_document.parse(data), Node)
 
 
 class Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import resource
@@ -247,6 +248,7 @@ def environment(python: Path, folders: Iterable[str]) -> str:
     return digest(real, listing(folders), *(_signature(file, "file", lie)[0] for file in files))
 
 
+@functools.cache
 def tool() -> str:
     """Return a digest of this program's own files, and of the environment it runs in."""
     folders = [folder for folder, _, _ in os.walk(_PACKAGE) if not folder.endswith("__pycache__")]

@@ -3,7 +3,7 @@
 # Annotations are evaluated once, here: as text, each would be compiled anew when the types are
 # asked for.
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +30,7 @@ from tiergate.prove.declared import ProofEntry
 from tiergate.suggest import did_you_mean
 from tiergate.waivers import Waiver
 from tiergate.waves import find_cycle
-from tiergate.yaml_document import Mark, Problem
+from tiergate.yaml_document import Mark, Node, Problem
 from tiergate.yaml_typed import INVALID, Reader
 
 _EXAMPLE = {
@@ -369,8 +369,12 @@ class SpecError(UserError):
         )
 
 
-def load(path: Path) -> Spec:
+def load(path: Path, read: Callable[[bytes], Node] = yaml_document.parse) -> Spec:
     """Read a spec from a file.
+
+    Args:
+        path: the file.
+        read: gives the tree of its nodes.
 
     Raises:
         SpecError: the file is not a valid spec; it lists every problem.
@@ -383,10 +387,10 @@ def load(path: Path) -> Spec:
         raise UserError(
             f"{path}: cannot read the spec: {error.strerror}; name one with --spec{first}"
         ) from None
-    return parse(data, path)
+    return parse(data, path, read)
 
 
-def parse(data: bytes, path: Path) -> Spec:
+def parse(data: bytes, path: Path, read: Callable[[bytes], Node] = yaml_document.parse) -> Spec:
     """Read a spec from bytes; ``path`` is for messages.
 
     Raises:
@@ -394,7 +398,7 @@ def parse(data: bytes, path: Path) -> Spec:
     """
     reader = Reader({"repository-path": check_repository_path, "date": check_date})
     try:
-        root = yaml_document.parse(data)
+        root = read(data)
         document = reader.read(root, GateFile)
         if document is INVALID:  # no mapping at all
             raise SpecError(path, reader.problems)
@@ -480,7 +484,7 @@ def _criterion(
         return None
     with_node = reader.nodes.get((*at, "with"))
     if with_node is None:
-        with_node = yaml_document.Node(yaml_document.Kind.MAPPING, reader.nodes[at].mark)
+        with_node = Node(yaml_document.Kind.MAPPING, reader.nodes[at].mark)
     parameters = reader.read(with_node, checker.With, (*at, "with"))
     if parameters is INVALID:
         return None

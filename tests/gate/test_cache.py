@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from samples import PASSES, Sample
 
-from tiergate import cache, cache_cells, cache_facts, leg, runner
+from tiergate import cache, cache_cells, cache_facts, leg, runner, yaml_document
 from tiergate.cache import Answer, Cache
 from tiergate.cache_facts import Facts
 from tiergate.opened import Opened
 from tiergate.verdict import Report, Verdict
+from tiergate.yaml_document import Kind, Mark, Node, YamlError
 
 RATES = {
     "data/rates.json": '{"eur": 2}',
@@ -548,6 +549,37 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: Callable[[Path], o
     assert len(second.answers("/r", "it@cpu", "q")) == 1
     assert path.stat().st_size == 0 or len(said) <= 1
     second.close()
+
+
+def test_a_file_is_parsed_once_for_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = Cache(tmp_path / "verdicts.sqlite")
+    parsed: list[bytes] = []
+
+    def parse(data: bytes) -> Node:
+        parsed.append(data)
+        return yaml_document.Node(Kind.SCALAR, Mark(1, 1), text=data.decode())
+
+    monkeypatch.setattr(yaml_document, "parse", parse)
+    texts = [b"a", b"a", b"b", b"a"]
+    assert [cache_cells.document(kept, text).text.encode() for text in texts] == texts
+    assert parsed == [b"a", b"b"]
+    assert cache_cells.document(None, b"a").text == "a"
+    monkeypatch.setattr(cache_facts, "tool", lambda: "another version")
+    assert cache_cells.document(kept, b"a").text == "a"
+    assert parsed == [b"a", b"b", b"a", b"a"]
+    with sqlite3.connect(kept.path) as file:
+        file.execute("UPDATE documents SET payload = replace(payload, 'a', 'c')")
+    assert cache_cells.document(kept, b"a").text == "a"
+    assert len(parsed) == 5
+    kept.close()
+
+
+def test_what_is_no_yaml_is_so_every_time(tmp_path: Path):
+    kept = Cache(tmp_path / "verdicts.sqlite")
+    for _ in range(2):
+        with pytest.raises(YamlError, match="not valid YAML"):
+            cache_cells.document(kept, b"a: [")
+    kept.close()
 
 
 def test_a_cache_that_cannot_be_written_costs_no_verdict(tmp_path: Path):

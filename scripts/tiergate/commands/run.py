@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +134,7 @@ def command(
     the cells are drawn while they are judged; piped, each is a line when it starts and ends.
     """
     # Imported here: what `--help` and the other commands need not pay for.
-    from tiergate import base, candidate, drift, leg, spec, verdict
+    from tiergate import base, cache_cells, candidate, drift, leg, spec, verdict
     from tiergate.environment import usable_cpus
     from tiergate.errors import NotEvaluatedError, UserError
     from tiergate.processes import Cancellation
@@ -151,11 +151,11 @@ def command(
     path = options.spec_of(spec_path, repo)
     commit = base.resolve(repository, base_ref) if base_ref else ""
     specs = base.specs(repository, commit, path) if commit else None
-    gate = specs.base if specs else spec.load(path)
-    head = specs.head if specs else None
-    if timeout is not None:
-        gate = _with_timeout(gate, timeout)
-        head = head and _with_timeout(head, timeout)
+    directory = report_directory or repository.root / ".tiergate"
+    kept = click.get_current_context().with_resource(options.opened_cache(directory, asked=cache))
+    gate = specs.base if specs else spec.load(path, partial(cache_cells.document, kept))
+    gate = _with_timeout(gate, timeout)
+    head = specs.head and _with_timeout(specs.head, timeout) if specs else None
     deciding = drift.deciding(gate, head, allow_weakening=allow_weakening)
     chosen, judged_here = _criteria(deciding, only, device)
     shards, index = _shard(
@@ -164,7 +164,6 @@ def command(
     if shards and chosen:
         raise UserError("--only and --shard exclude each other: a shard is a part of every cell")
     interpreter = Path("python") if unjudged else candidate.find_python(python, repository.root)
-    directory = report_directory or repository.root / ".tiergate"
     prepare(directory, verdict.REPORT_NAME)
     keeper = _Keeper(repository.root, directory)
     jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
@@ -181,7 +180,6 @@ def command(
     with (
         cancelled_by_signals(Cancellation()) as cancellation,
         workflow_commands_stopped(output_format),
-        options.opened_cache(directory, asked=cache) as kept,
     ):
         task = leg.Leg(
             candidate.Candidate(interpreter, repository, gate, threads, cancellation),
@@ -347,11 +345,14 @@ def _say(line: str) -> None:
     click.echo(f"tiergate: {line}", err=True)
 
 
-def _with_timeout(gate: Spec, timeout: float) -> Spec:
+def _with_timeout(gate: Spec, timeout: float | None) -> Spec:
+    """Return the spec with this timeout for every criterion, where one is given."""
     import msgspec
 
     from tiergate.errors import UserError
 
+    if timeout is None:
+        return gate
     if not math.isfinite(timeout):
         raise UserError(f"--timeout {timeout:g}: give a number of seconds")
     tiers = tuple(

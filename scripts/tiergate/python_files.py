@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,10 +80,11 @@ def inventory(paths: Sequence[str], repository: Repository) -> Inventory:
         if not (repository.root / path).exists():
             found.unreadable.append(f"{path}: does not exist")
     found.unreadable += repository.twins(list(paths))
+    leaves = _Leaving(repository)
     for name in repository.files_under(list(paths)):
         if not name.isprintable():
             found.unreadable.append(f"{name!a}: such a name cannot be passed on safely")
-        elif problem := _add(found, name, repository):
+        elif problem := _add(found, name, repository, leaves):
             found.unreadable.append(f"{name}: {problem}")
     return found
 
@@ -90,19 +92,44 @@ def inventory(paths: Sequence[str], repository: Repository) -> Inventory:
 def others(repository: Repository, known: Inventory) -> dict[str, bytes]:
     """Return the rest of the repository's modules: what is scanned may import from them."""
     sources = {}
+    leaves = _Leaving(repository)
     for name in repository.files:
-        path = repository.root / name
-        is_module = name.isprintable() and path.suffix.lower() == ".py" and path.is_file()
-        if is_module and name not in known.files and not repository.leaves(name):
-            sources[name] = path.read_bytes()
+        is_module = name.isprintable() and os.path.splitext(name)[1].lower() == ".py"  # noqa: PTH122 - of every file
+        if is_module and name not in known.files and not leaves(name):
+            path = repository.root / name
+            if path.is_file():
+                sources[name] = path.read_bytes()
     return sources
 
 
-def _add(found: Inventory, name: str, repository: Repository) -> str:
+class _Leaving:
+    """Tells as ``Repository.leaves`` does which of many files lie elsewhere.
+
+    Where neither a file nor a folder above it is a symbolic link, there is nothing to follow; each
+    folder is looked at once.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._plain = {"": True}
+
+    def __call__(self, name: str) -> bool:
+        return not self._is_plain(name) and self._repository.leaves(name)
+
+    def _is_plain(self, name: str) -> bool:
+        above, _, last = name.rpartition("/")
+        plain = self._plain.get(above)
+        if plain is None:
+            plain = self._plain[above] = self._is_plain(above)
+        path = f"{self._repository.root}/{name}"
+        return plain and last not in {"", ".", ".."} and not os.path.islink(path)  # noqa: PTH114 - of every file
+
+
+def _add(found: Inventory, name: str, repository: Repository, leaves: _Leaving) -> str:
     """Read one file into the inventory; say why it cannot be."""
     path = repository.root / name
     suffix = path.suffix.lower()
-    if repository.leaves(name):
+    if leaves(name):
         return "a symbolic link that leaves the repository"
     if path.is_dir():
         return "a nested repository, a submodule or a linked folder"

@@ -463,17 +463,21 @@ def test_findings_are_kept_on_a_laptop_and_in_ci_only_where_it_is_asked_for(
     assert places(scan(sample)) == [("src/a.py", 3)]
     names = {path.name.split("-")[0] for path in kept.iterdir()}
     assert names == {"loads", "scan", "semgrep", "syntax"}
-    scanned: list[int] = []
+    scanned: list[list[str]] = []
     run = engines.scan
+
+    def names_of(folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.iterdir())
+
     monkeypatch.setattr(
-        engines, "scan", lambda *given: (scanned.append(len(given[1])), run(*given))[1]
+        engines, "scan", lambda *given: (scanned.append(names_of(given[1])), run(*given))[1]
     )
     sample.write("src/other.py", "x = 1\n")
     assert places(scan(sample)) == [("src/a.py", 3)]
     sample.write("src/a.py", f"\n{UNSAFE}")
     assert places(scan(sample)) == [("src/a.py", 4)]
     # From what was kept, but for the file that changed; the examples are scanned beside.
-    assert scanned == [0, 1]
+    assert scanned == [["unsafe-torch-load.py"], ["0.py", "unsafe-torch-load.py"]]
 
 
 def test_tree_in_which_nothing_changed_is_not_scanned_again(
@@ -481,11 +485,9 @@ def test_tree_in_which_nothing_changed_is_not_scanned_again(
 ):
     monkeypatch.setenv("TIERGATE_CACHE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    scans: list[int] = []
+    scans: list[Path] = []
     run = engines.scan
-    monkeypatch.setattr(
-        engines, "scan", lambda *given: (scans.append(len(given[1])), run(*given))[1]
-    )
+    monkeypatch.setattr(engines, "scan", lambda *given: (scans.append(given[1]), run(*given))[1])
     tracked, untracked = sample.root / "src/a.py", sample.root / "src/b.py"
     sample.write("src/a.py", UNSAFE)
     sample.commit()

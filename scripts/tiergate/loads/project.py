@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,7 +94,7 @@ class Project:
         if not others:
             return []
         text = b"\n".join(self._sources[path] for path in wanted)
-        words = {word.decode("utf-8", "replace") for word in _WORD.findall(text)}
+        words = {word.decode() for word in set(_WORD.findall(text))}
         first = {word.decode("utf-8", "replace") for word in relevance.imported_words(text)}
         within = {_folder(path) for path in wanted}
         within |= {folder[:depth] for folder in within for depth in range(len(folder))}
@@ -275,10 +276,10 @@ class Project:
                 )
 
 
+@cache
 def module_parts(path: str) -> tuple[str, ...]:
     """Return the dotted name's parts of a file, from the repository's root."""
-    pure = PurePosixPath(path)
-    parts = pure.with_suffix("").parts
+    parts = tuple(posixpath.splitext(path)[0].split("/"))
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 

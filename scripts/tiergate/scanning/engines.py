@@ -22,9 +22,13 @@ _FILE_TIMEOUT = 30
 
 
 def scan(
-    chosen: Sequence[str], files: Sequence[str], engine: Path | None, context: Context
+    chosen: Sequence[str], folder: Path, engine: Path | None, context: Context
 ) -> processes.Completed:
-    """Scan files, and the canaries of the chosen rules, with an engine's core or the default."""
+    """Scan all files of a folder with an engine's core or the default.
+
+    Semgrep looks at every file of the project that a target lies in, environments included: the
+    folder is better none of a repository.
+    """
     start: list[str | Path] = (
         ["osemgrep", "scan", "--experimental"] if engine else [default(), "scan"]
     )
@@ -43,18 +47,16 @@ def scan(
         "-j",
         "1",
     ]
-    canaries = [rules.RULES / f"{rule}.py" for rule in chosen]
-    candidate = context.candidate
     with tempfile.TemporaryDirectory(prefix="tiergate-") as home:
         # A home of its own: a person's semgrep settings must not change a verdict.
         environment = {"PATH": os.environ.get("PATH", ""), "HOME": home, "LC_ALL": "C.UTF-8"}
         return processes.run(
-            [*start, *configs, *flags, "--", *canaries, *files],
+            [*start, *configs, *flags, "--", folder],
             executable=engine,
-            cwd=candidate.repository.root,
+            cwd=folder,
             env=environment,
             timeout=context.criterion.timeout,
-            cancellation=candidate.cancellation,
+            cancellation=context.candidate.cancellation,
             output_limit=_OUTPUT_LIMIT,
         )
 

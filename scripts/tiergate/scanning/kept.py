@@ -31,6 +31,8 @@ class Caches:
 
 def caches(chosen: Sequence[str], engine: str, candidate: Candidate) -> Caches:
     """Return what was found before with the same rules, engine, interpreters and code."""
+    if findings_cache.folder(os.environ) is None:
+        return Caches()
     root = str(candidate.repository.original)
     own = _own_digest()
     texts = [text for rule in chosen for text in rules.texts(rule)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,19 +36,19 @@ def run(
     chosen: Sequence[str], engine: Path | None, inventory: Inventory, kept: Caches, context: Context
 ) -> Matched:
     """Scan the files that can match a rule at all, and the canaries, and read what came of it."""
-    seen = Matched(version=engines.installed_version())
+    seen = Matched()
     new = _to_scan(chosen, inventory, kept, seen)
-    with tempfile.TemporaryDirectory(prefix="tiergate-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tiergate-") as name:
+        folder = Path(name).resolve()
         targets: dict[str, PythonFile] = {}
         for number, file in enumerate(new):
-            source = dialect.for_semgrep(file.source)
-            if file.lines is None and source is file.source:
-                targets[os.path.normpath(file.path)] = file
-            else:
-                written = Path(folder, f"{number}.py")
-                written.write_bytes(source)
-                targets[str(written)] = file
-        done = engines.scan(chosen, list(targets), engine, context)
+            written = folder / f"{number}.py"
+            written.write_bytes(dialect.for_semgrep(file.source))
+            targets[str(written)] = file
+        canaries = {str(folder / f"{rule}.py"): rule for rule in chosen}
+        for path, rule in canaries.items():
+            shutil.copyfile(rules.canary(rule), path)
+        done = engines.scan(chosen, folder, engine, context)
         seen.output = done.stderr.decode(errors="replace")[-4000:]
         if done.timed_out:
             seen.problem = f"timed out after {context.criterion.timeout:g} s"
@@ -58,7 +59,6 @@ def run(
             seen.problem = f"semgrep ({done.ending}) wrote no readable results: {error}"
             return seen
     seen.version = report.version
-    canaries = {str(rules.RULES / f"{rule}.py"): rule for rule in chosen}
     found = [
         Found(
             match.rule,

@@ -100,7 +100,8 @@ def _notes(
     notes = []
     if request.engine == "fast" and engines.fast() is None:
         notes.append("the fast engine is not installed")
-    notes.append(f"{len(inventory.files)} files scanned by semgrep {matched.version}")
+    version = matched.version or engines.installed_version()
+    notes.append(f"{len(inventory.files)} files scanned by semgrep {version}")
     if cleared:
         notes.append(
             f"{cleared} of semgrep's matches are provably safe, says the resolver: a name that is "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -64,7 +63,7 @@ def check(
     dead = [
         rule
         for path, rule in canaries.items()
-        if rules.annotated_lines(Path(path), rule)
+        if rules.annotated_lines(rules.canary(rule), rule)
         != {m.start.line for m in results.results if m.path == path and m.rule == rule}
     ]
     return (listed("rules that do not find their own examples", dead), dead) if dead else ("", [])

@@ -36,7 +36,12 @@ def chosen_rules(names: Sequence[str]) -> list[str]:
 
 def texts(rule: str) -> tuple[bytes, bytes]:
     """Return a rule and its examples as they are written."""
-    return (RULES / f"{rule}.yaml").read_bytes(), (RULES / f"{rule}.py").read_bytes()
+    return (RULES / f"{rule}.yaml").read_bytes(), canary(rule).read_bytes()
+
+
+def canary(rule: str) -> Path:
+    """Return the file of a rule's annotated examples, which every scan must find."""
+    return RULES / f"{rule}.py"
 
 
 def prefilter(rule: str) -> Callable[[bytes], object]:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from tiergate.errors import NotEvaluatedError
 from tiergate.verdict import Source
 
-_GIT_ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 # What a repository's own settings could make git overlook, or run.
 _GIT_SETTINGS = [
     word
@@ -140,15 +139,20 @@ class Repository:
 
     def source(self) -> Source:
         """Return the commit and the digest of what is in the folder now."""
-        if self._listed is None:
-            return Source()
+        try:
+            # Before the files are listed, which reads each again that the index cannot vouch for.
+            told = git(
+                self.root,
+                "status",
+                *("--porcelain=v2", "--branch", "--no-ahead-behind", "--no-renames"),
+                *("--ignore-submodules=none", "-z", "--", "."),
+                refresh=True,
+            )
+        except NotEvaluatedError:
+            if self._listed is None:
+                return Source()
+            raise
         commit, dirty = "", False  # a repository without a first commit has none
-        told = git(
-            self.root,
-            "status",
-            *("--porcelain=v2", "--branch", "--no-ahead-behind", "--no-renames"),
-            *("--ignore-submodules=none", "-z", "--", "."),
-        )
         for line in told.split(b"\0")[:-1]:
             if line.startswith(b"# branch.oid "):
                 named = line.rpartition(b" ")[2].decode()
@@ -186,8 +190,14 @@ def _blob(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def git(root: Path, *arguments: str) -> bytes:
+def git(root: Path, *arguments: str, refresh: bool = False) -> bytes:
     """Run git in ``root``, without the caller's GIT_ variables and without hooks.
+
+    Args:
+        root: where.
+        arguments: git's own.
+        refresh: let it note in its index which files it found to be unchanged, where nobody holds
+            the index; right after a clone or a checkout, that spares reading them all every time.
 
     Raises:
         NotEvaluatedError: git is missing, or refuses.
@@ -197,7 +207,7 @@ def git(root: Path, *arguments: str) -> bytes:
         done = subprocess.run(
             ["git", *_GIT_SETTINGS, *arguments],
             cwd=root,
-            env={**environment, **_GIT_ENVIRONMENT},
+            env={**environment, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "1" if refresh else "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=120,

@@ -50,6 +50,24 @@ def test_digest_changes_with(sample: Sample, change: Callable[[Sample], object])
     assert after.commit == before.commit
 
 
+def test_what_git_found_unchanged_it_need_not_read_again(sample: Sample):
+    before = source(sample)
+    os.utime(sample.root / "src/shop/prices.py", (1, 1))
+    stale = "src/shop/prices.py"
+    assert stale in sample.git("diff-files", "--name-only")
+    assert source(sample) == before
+    assert stale not in sample.git("diff-files", "--name-only")
+
+
+def test_an_index_that_another_git_holds_is_left_alone(sample: Sample):
+    before = source(sample)
+    os.utime(sample.root / "src/shop/prices.py", (1, 1))
+    index = (sample.root / ".git/index").read_bytes()
+    sample.write(".git/index.lock", "")
+    assert source(sample) == before
+    assert (sample.root / ".git/index").read_bytes() == index
+
+
 def test_digest_changes_with_where_a_link_leads(sample: Sample):
     link = sample.root / "link"
     link.symlink_to("src")

@@ -7,9 +7,10 @@ from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from .ownership import code_of
+from .versions import version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from .ownership import Ownership
 
@@ -36,7 +37,7 @@ class Helpers:
 
     def __init__(self, owned: Ownership) -> None:
         self._owned = owned
-        self._seen = {label: _Seen(values) for label, values in _holders()}
+        self._seen = {label: _Seen(holder) for label, holder in _holders()}
 
     def are_same(self) -> bool:
         """Tell whether all of it is what it was at the last look: done before each test."""
@@ -44,29 +45,25 @@ class Helpers:
         for label, module, attribute in _PLACES:
             holder = modules.get(module)
             if holder is not None:
-                values = vars(getattr(holder, attribute) if attribute else holder)
+                if attribute:
+                    holder = getattr(holder, attribute)
                 seen = known.get(label)
-                # The same names, in the same order, are bound to the very same objects.
-                if (
-                    seen is None
-                    or list(values) != seen.names
-                    or not all(map(is_, values.values(), seen.values))
-                ):
+                if seen is None or not seen.is_same(holder):
                     return False
         return True
 
     def replaced(self) -> Iterator[tuple[str, Any]]:
         """Yield what was replaced since the last look: its name, and what stands there now."""
-        for label, values in _holders():
+        for label, holder in _holders():
             seen = self._seen.get(label)
             if seen is None:
                 # It may have been replaced before: it is known by where it was written.
-                self._seen[label] = _Seen(values)
-                suspects = [(n, v) for n, v in list(values.items()) if self._owned.function(v)]
+                seen = self._seen[label] = _Seen(holder)
+                suspects = [(n, v) for n, v in seen.items() if self._owned.function(v)]
             else:
                 suspects = [
                     (name, value)
-                    for name, value in seen.update(values)
+                    for name, value in seen.update(holder)
                     if self._owned.function(value) or code_of(value) is None
                 ]
             for name, value in suspects:
@@ -77,27 +74,47 @@ class Helpers:
 class _Seen:
     """What the names of a module or class are bound to."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.names = list(values)
-        self.values = list(values.values())
+    def __init__(self, holder: Any) -> None:
         # Also of names that were deleted: they may come back bound to something else.
-        self._known = dict(values)
+        self._known: dict[str, Any] = {}
+        self._names: list[str] = []
+        self._values: list[Any] = []
+        self._holder: Any = None
+        self._version: Callable[[], object] = object
+        self._at: object = None
+        self.update(holder)
 
-    def update(self, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    def is_same(self, holder: Any) -> bool:
+        """Tell whether the same names, in the same order, are bound to the very same objects."""
+        version = self._version()
+        if version == self._at and holder is self._holder:
+            return True  # nobody wrote to it
+        values = vars(holder)
+        same = list(values) == self._names and all(map(is_, values.values(), self._values))
+        if same and holder is self._holder:
+            self._at = version
+        return same
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return the names, and what they are bound to."""
+        return list(self._known.items())
+
+    def update(self, holder: Any) -> list[tuple[str, Any]]:
         """Take over what there is now; return which of the known names are bound anew."""
-        now, known = dict(values), self._known
+        self._holder = holder
+        self._version = version_of(holder)
+        self._at = self._version()  # first: what is written meanwhile makes it another one
+        now, known = dict(vars(holder)), self._known
         anew = [(n, v) for n, v in now.items() if n in known and known[n] is not v]
         known.update(now)
-        self.names, self.values = list(now), list(now.values())
+        self._names, self._values = list(now), list(now.values())
         return anew
 
 
-def _holders() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the holders of those functions have, as far as they are loaded."""
+def _holders() -> Iterator[tuple[str, Any]]:
+    """Yield what has those functions, as far as it is loaded."""
     modules = sys.modules
     for label, module, attribute in _PLACES:
         holder = modules.get(module)
-        if holder is not None and attribute:
-            holder = getattr(holder, attribute)
         if holder is not None:
-            yield label, vars(holder)
+            yield label, getattr(holder, attribute) if attribute else holder

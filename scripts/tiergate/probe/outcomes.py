@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from .records import Channel
     from .witness import Witness
 
-_PHASES = ("setup", "call", "teardown")
-
 
 class Outcomes:
     """It counts nothing, it only tells.
@@ -25,11 +23,14 @@ class Outcomes:
         self._channel = channel
         self._owned = owned
         self._witness = witness
-        self._passed: list[tuple[str, str, float]] = []
-        """Of phases that passed and were not told yet: test, phase, seconds."""
+        self._passed: list[tuple[str, str]] = []
+        """Of phases that passed and were not told yet: test, phase."""
+        self._seconds: list[float] = []
+        """How long each of them took."""
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
-        self.tell()
+        if self._passed:
+            self.tell()
         # Written before the test runs, with all that waits: it may end the process.
         self._channel.send("start", id=nodeid)
 
@@ -39,10 +40,12 @@ class Outcomes:
         subtest = type(report).__name__ == "SubtestReport"
         raised, unrun = "", False
         if outcome == "passed" and not subtest:
-            raised = self._witness.raised(test, when) if self._witness.failures else ""
-            unrun = when == "call" and not self._witness.ran(test)
+            witness = self._witness
+            raised = witness.raised(test, when) if witness.failures else ""
+            unrun = when == "call" and not witness.ran(test)
             if not (xfail or raised or unrun):
-                self._passed.append((test, when, report.duration))
+                self._passed.append((test, when))
+                self._seconds.append(report.duration)
                 return
         self.tell()
         values: dict[str, Any] = {"xfail": xfail, "subtest": subtest}
@@ -56,17 +59,19 @@ class Outcomes:
         tell("phase", id=test, when=when, outcome=outcome, seconds=report.duration, **values)
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
-        if [phase[:2] for phase in self._passed] == [(nodeid, when) for when in _PHASES]:
-            (_, _, setup), (_, _, call), (_, _, teardown) = self._passed
-            self._passed = []
-            self._channel.defer("passed", id=nodeid, seconds=setup + call + teardown)
+        if self._passed == [(nodeid, "setup"), (nodeid, "call"), (nodeid, "teardown")]:
+            self._channel.defer("passed", id=nodeid, seconds=sum(self._seconds))
+            self._passed.clear()
+            self._seconds.clear()
         else:
             self.tell()
             self._channel.defer("finish", id=nodeid)
 
     def tell(self) -> None:
         """Tell the phases that passed one by one."""
-        waiting, self._passed = self._passed, []
+        waiting = [(*phase, self._seconds[at]) for at, phase in enumerate(self._passed)]
+        self._passed.clear()
+        self._seconds.clear()
         for test, when, seconds in waiting:
             values = {"outcome": "passed", "seconds": seconds, "xfail": False, "subtest": False}
             self._channel.defer("phase", id=test, when=when, **values)

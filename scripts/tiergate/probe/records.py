@@ -30,10 +30,10 @@ class Channel:
     def __init__(self, descriptor: int, nonce: str) -> None:
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
-        self._nonce = nonce
+        self._start = f'"nonce":"{nonce}","event":"'
         self._owner = os.getpid()
         self._count = 0
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[str] = deque()
         # Threads and destructors report as well, these even while another record is written.
         self._lock = threading.RLock()
         self._writing = False
@@ -45,18 +45,17 @@ class Channel:
 
     def defer(self, event: str, **values: object) -> None:
         """Put one record behind the others, to be written with the next that is sent."""
-        if os.getpid() != self._owner:
-            return
-        told = "".join([f',"{name}":{_value(value)}' for name, value in values.items()])
-        record = f'"nonce":"{self._nonce}","event":"{event}"{told}}}\n'
-        # A lone surrogate is no text: it becomes a question mark rather than an unreadable record.
-        self._waiting.append(record.encode("utf-8", "replace"))
+        record = f'{self._start}{event}"'
+        for name, value in values.items():
+            record += f',"{name}":{_value(value)}'
+        self._waiting.append(record)
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         if os.getpid() != self._owner:
+            self._waiting.clear()
             return
         with self._lock:
             if self._writing:
@@ -69,11 +68,13 @@ class Channel:
                 self._writing = False
 
     def _write_waiting(self) -> None:
-        waiting, lines = self._waiting, []
+        waiting, lines = self._waiting, ""
         while waiting:
-            lines.append(b'{"number":%d,%b' % (self._count, waiting.popleft()))
-            self._count += 1
-        data = b"".join(lines)
+            number = self._count
+            self._count = number + 1  # first: a record that is lost on the way leaves a gap
+            lines += f'{{"number":{number},{waiting.popleft()}}}\n'
+        # A lone surrogate is no text: it becomes a question mark rather than an unreadable record.
+        data = lines.encode("utf-8", "replace")
         while data:
             data = data[os.write(self._descriptor, data) :]
 

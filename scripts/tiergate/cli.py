@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import importlib
 import io
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -126,6 +128,10 @@ _YOUNG = 50_000
 """Objects after which garbage is looked for: imports alone make far more than the usual 700."""
 
 
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""A full disk, a folder that may not be written: no fault of the program, so no traceback."""
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit by the contract."""
     gc.set_threshold(_YOUNG)
@@ -133,7 +139,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character must not turn a verdict into a crash.
             stream.reconfigure(errors="backslashreplace")
-    _end(run(arguments))
+    try:
+        if sys.stderr is None:  # else the next file that is opened would take its place
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+        if sys.stdout is None:
+            click.echo(
+                "tiergate: standard output is closed; /dev/null takes what is not wanted", err=True
+            )
+            code: int = ExitCode.NOT_EVALUATED
+        else:
+            code = run(arguments)
+    except OSError:  # standard error takes no word either: the exit code is all that is left
+        code = ExitCode.NOT_EVALUATED
+    _end(code)
 
 
 def _end(code: int) -> NoReturn:
@@ -177,7 +195,11 @@ def run(arguments: list[str] | None = None) -> int:
         # Nobody reads the decision any more; it must not look like a pass.
         sys.stdout = None
         return ExitCode.NOT_EVALUATED
-    except (Exception, SystemExit):  # noqa: BLE001 - a fault, ours or a checker's, is red as well
+    except (Exception, SystemExit) as fault:  # noqa: BLE001 - ours or a checker's: red as well
+        if isinstance(fault, OSError) and fault.errno in _OF_THE_MACHINE:
+            place = fault.filename or "standard output"
+            click.echo(f"tiergate: {place}: {fault.strerror}", err=True)
+            return ExitCode.NOT_EVALUATED
         import traceback  # noqa: PLC0415 - only for a fault
 
         traceback.print_exc()

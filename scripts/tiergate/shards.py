@@ -138,7 +138,8 @@ def write(plan: ShardPlan, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encode(plan))
     except (OSError, UnicodeEncodeError) as error:
-        raise NotEvaluatedError(f"{path}: cannot write the plan: {error}") from None
+        problem = getattr(error, "strerror", None) or error
+        raise NotEvaluatedError(f"{path}: cannot write the plan: {problem}") from None
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -370,7 +370,11 @@ def write(report: Report, directory: Path) -> Path:
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace ``path`` by a file holding ``data``; a crash leaves the old file or the new one."""
     new = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        error.filename = str(path)  # the name that a person knows
+        raise
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)

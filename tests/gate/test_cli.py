@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 - a table of cases is read row by row
 
+import errno
 import importlib
 import json
 import os
@@ -198,6 +199,46 @@ def test_nobody_reading_is_no_pass_and_no_failed_gate():
     )
     os.close(writer)
     assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_no_pass():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tiergate", "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.stderr == b"tiergate: standard output: No space left on device\n"
+    assert done.returncode == 3
+
+
+def test_a_file_that_may_not_be_written_is_named_in_one_line(monkeypatch, repo, capsys):
+    opened = os.open
+    target = repo / "STATUS.md"
+
+    def read_only(name, flags, *rest, **more):
+        if flags & os.O_CREAT and Path(name).parent == repo:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return opened(name, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert run(["status", "--repo", str(repo), "--write", str(target)]) == 3
+    assert capsys.readouterr().err.endswith(f"tiergate: {target}: Permission denied\n")
+
+
+@pytest.mark.parametrize(("closed", "code"), [(1, 3), (2, 2)])
+def test_a_closed_stream_is_no_traceback_and_no_pass(closed, code):
+    words = ["schema"] if closed == 1 else ["explain", "--bogus"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "tiergate", *words],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"tiergate: standard output is closed" if closed == 1 else b"")
     assert b"Traceback" not in done.stderr
 
 

@@ -164,6 +164,7 @@ def _copy_files(original: Repository, root: Path) -> None:
             target.mkdir(exist_ok=True)  # a submodule: it is not judged
         else:
             shutil.copy2(source, target)
+            target.chmod(target.stat().st_mode | stat.S_IWUSR)  # it is there to be changed
 
 
 def _copy_tree(source: Path, target: Path) -> None:

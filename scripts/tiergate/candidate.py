@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -264,7 +263,7 @@ def find_python(name: str | None, repository: Path) -> Path:
         UserError: none was found.
     """
     if name is not None:
-        found = shutil.which(name)
+        found = _program(name)
         if found is None:
             raise UserError(f"--python {name}: no such interpreter")
         return Path(found).absolute()
@@ -279,6 +278,15 @@ def find_python(name: str | None, repository: Path) -> Path:
         "which interpreter has the candidate's dependencies? None is active and there is no .venv; "
         "name it with --python PATH"
     )
+
+
+def _program(name: str) -> str | None:
+    """Return the path of a program that is named by its path, or found on PATH."""
+    if os.sep in name:
+        return name if Path(name).is_file() and os.access(name, os.X_OK) else None
+    import shutil  # noqa: PLC0415 - slow, and scripts name an interpreter by its path
+
+    return shutil.which(name)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """``collection``: the whole suite collects without an error, and no test file is left out."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 

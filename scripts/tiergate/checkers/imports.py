@@ -1,7 +1,7 @@
 """``imports``: a module imports, from this repository, and has these names."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 import os
 from collections.abc import Iterable
 from pathlib import Path

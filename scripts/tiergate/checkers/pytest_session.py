@@ -1,7 +1,7 @@
 """``pytest``: test files give exactly these outcomes, or collect exactly so many tests."""
 
-from __future__ import annotations
-
+# Annotations are evaluated once, here: as text, each would be compiled anew when the types are
+# asked for.
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 

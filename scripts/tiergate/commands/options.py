@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from tiergate.cache import Cache
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -20,6 +24,8 @@ def criterion_ids(
 ) -> list[CompletionItem]:
     """Complete a criterion's id from the spec that the command line names."""
     del parameter
+    from click.shell_completion import CompletionItem
+
     from tiergate import spec
     from tiergate.errors import UserError
 
@@ -54,9 +60,6 @@ def examples(name: str, *lines: tuple[str, str], exits: Sequence[str] = ()) -> s
         parts.append("\b\nExit codes:\n" + "\n".join(codes))
     return "\n\n".join(parts)
 
-
-if TYPE_CHECKING:
-    from tiergate.cache import Cache
 
 spec = click.option(
     "--spec",

@@ -7,6 +7,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,18 +93,31 @@ class Cache:
 
     def answers(
         self, root: str, cell: str, question: str | None = None
-    ) -> list[tuple[int, Answer]]:
-        """Return what is known of a cell, latest use first: all, or what answers a question."""
+    ) -> Iterator[tuple[int, Answer]]:
+        """Yield what is known of a cell, latest use first: all, or what answers a question.
 
-        def read(connection: sqlite3.Connection) -> list[tuple[int, Answer]]:
+        Each is read when it is asked for: mostly the first one holds.
+        """
+
+        def find(connection: sqlite3.Connection) -> list[int]:
             rows = connection.execute(
-                "SELECT id, used, digest, payload FROM answers WHERE root = ? AND cell = ? "
+                "SELECT id FROM answers WHERE root = ? AND cell = ? "
                 "AND question = coalesce(?, question) ORDER BY used DESC, id DESC",
                 (root, cell, question),
             ).fetchall()
-            return [(number, _decode(d, payload, Answer)) for number, _, d, payload in rows]
+            return [number for (number,) in rows]
 
-        return self._with(read, [])
+        def read(connection: sqlite3.Connection, number: int) -> Answer | None:
+            row = connection.execute(
+                "SELECT digest, payload FROM answers WHERE id = ?", (number,)
+            ).fetchone()
+            return _decode(row[0], row[1], Answer) if row else None
+
+        nothing: list[int] = []
+        for number in self._with(find, nothing):
+            answer = self._with(partial(read, number=number), None)
+            if answer is not None:
+                yield number, answer
 
     def touch(self, numbers: list[int]) -> None:
         """Tell that answers were used; written once an hour at most."""

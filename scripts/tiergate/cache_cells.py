@@ -215,10 +215,10 @@ class Session:
         for kind, facts in _kinds(answer):
             what = "folder" if kind == "folder" else "file"
             for name, known in facts.items():
-                if len(changed) >= _SHOWN:
-                    return changed
                 if not self._facts.holds(name, known, kind):
                     changed.append(f"changed {what}: {name or '.'}")
+                    if len(changed) >= _SHOWN:
+                        return changed
         return changed
 
     def _refresh(self, number: int, answer: Answer) -> None:

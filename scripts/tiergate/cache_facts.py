@@ -225,7 +225,7 @@ def listing(folders: Iterable[str]) -> str:
     A folder among the entries that is listed itself counts by its own entries alone: bytecode that
     is written below it, for one, changes its times.
     """
-    listed = list(folders)
+    listed = frozenset(folders)
     lines = []
     for folder in listed:
         try:

@@ -544,11 +544,25 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: Callable[[Path], o
     first.close()
     damage(path)
     second = Cache(path, said.append)
-    assert second.answers("/r", "it@cpu", "q") == []
+    assert not list(second.answers("/r", "it@cpu", "q"))
     second.put("/r", "it@cpu", "q", answer())
-    assert len(second.answers("/r", "it@cpu", "q")) == 1
+    assert len(list(second.answers("/r", "it@cpu", "q"))) == 1
     assert path.stat().st_size == 0 or len(said) <= 1
     second.close()
+
+
+def test_the_latest_answer_is_read_without_those_before_it(tmp_path: Path):
+    said: list[str] = []
+    kept = Cache(tmp_path / "verdicts.sqlite", said.append)
+    for moment in ("first", "second"):
+        kept.put("/r", "it@cpu", "q", answer(at=moment))
+    with sqlite3.connect(kept.path) as file:
+        file.execute("UPDATE answers SET payload = '{}' WHERE id = 1")
+    _, latest = next(iter(kept.answers("/r", "it@cpu", "q")))
+    assert (latest.at, said) == ("second", [])
+    assert len(list(kept.answers("/r", "it@cpu", "q"))) == 1
+    assert "was damaged" in said[0]
+    kept.close()
 
 
 def test_a_file_is_parsed_once_for_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -587,7 +601,7 @@ def test_a_cache_that_cannot_be_written_costs_no_verdict(tmp_path: Path):
     said: list[str] = []
     kept = Cache(tmp_path / "file" / "verdicts.sqlite", said.append)
     kept.put("/r", "it@cpu", "q", answer())
-    assert kept.answers("/r", "it@cpu") == []
+    assert not list(kept.answers("/r", "it@cpu"))
     assert len(said) == 1
 
 
@@ -599,7 +613,7 @@ def test_several_processes_may_share_a_cache(tmp_path: Path):
         own = Cache(path, failed.append)
         for turn in range(20):
             own.put("/r", f"cell{number}@cpu", str(turn), answer())
-            own.answers("/r", f"cell{number}@cpu")
+            list(own.answers("/r", f"cell{number}@cpu"))
         own.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

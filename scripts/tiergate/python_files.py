@@ -79,7 +79,7 @@ def inventory(paths: Sequence[str], repository: Repository) -> Inventory:
     for path in paths:
         if not (repository.root / path).exists():
             found.unreadable.append(f"{path}: does not exist")
-    found.unreadable += repository.twins(list(paths))
+    found.unreadable += [*repository.twins(list(paths)), *repository.withheld(list(paths))]
     leaves = _Leaving(repository)
     for name in repository.files_under(list(paths)):
         if not name.isprintable():

@@ -35,6 +35,8 @@ class _Listed(NamedTuple):
     names: set[str]
     unchanged: dict[str, tuple[str, str]]
     """Mode and blob id of the tracked files that git knows to be as they were staged."""
+    withheld: set[str]
+    """Tracked files that git keeps out of the work tree, and does not report as deleted."""
 
 
 class Repository:
@@ -80,6 +82,7 @@ class Repository:
             return None
         names: set[str] = set()
         changed: set[str] = set()
+        skipped: set[str] = set()
         blobs: dict[str, tuple[str, str]] = {}
         for line in told.split(b"\0")[:-1]:
             if line.startswith(b"? "):  # untracked
@@ -93,17 +96,24 @@ class Repository:
                 blobs[name] = (mode, blob)
             elif tag == "C":  # a second line: changed, or gone
                 changed.add(name)
+            elif tag in {"S", "s"}:  # the skip-worktree bit, which a sparse checkout sets
+                skipped.add(name)
         unchanged = {name: about for name, about in blobs.items() if name not in changed}
         there = {n for n in names if n in unchanged or os.path.lexists(self.root / n)}
-        return _Listed(there, unchanged)
+        return _Listed(there, unchanged, skipped - there)
 
     def files_under(self, paths: list[str]) -> list[str]:
         """The files of the repository that are, or lie below, one of ``paths``."""
-        wanted = [os.path.normpath(path) for path in paths]
-        if "." in wanted:
-            return self.files
-        folders = tuple(f"{path}/" for path in wanted)
-        return [name for name in self.files if name in wanted or name.startswith(folders)]
+        return _under(paths, self.files)
+
+    def withheld(self, paths: list[str]) -> list[str]:
+        """Say which tracked files at or below ``paths`` a sparse checkout keeps out of the folder.
+
+        Git takes them for unchanged, so that nothing else shows that they are not judged.
+        """
+        skipped = sorted(self._listed.withheld) if self._listed else []
+        why = "is tracked, but kept out of the work tree: run `git sparse-checkout disable`"
+        return [f"{name} {why}" for name in _under(paths, skipped)]
 
     def twins(self, paths: list[str]) -> list[str]:
         """Say which files at or below ``paths`` have a twin, whose name differs only in case.
@@ -173,6 +183,15 @@ class Repository:
                 if path.is_symlink() or path.is_file()
             )
         return found
+
+
+def _under(paths: list[str], names: list[str]) -> list[str]:
+    """The names that are, or lie below, one of ``paths``."""
+    wanted = [os.path.normpath(path) for path in paths]
+    if "." in wanted:
+        return names
+    folders = tuple(f"{path}/" for path in wanted)
+    return [name for name in names if name in wanted or name.startswith(folders)]
 
 
 def _describe(path: Path) -> tuple[str, str]:

@@ -88,6 +88,22 @@ CASES = [
         PROVE,
     ),
     Beyond(
+        "unasked-child",
+        "the assertion fails in a child process, and nobody asks for its exit code",
+        "tests",
+        {
+            **BROKEN,
+            PRICES: (
+                ASSERTION,
+                "    import multiprocessing\n\n    def check():\n    "
+                + ASSERTION
+                + "\n    child = multiprocessing.get_context('fork').Process(target=check)\n"
+                "    child.start()\n    child.join()\n",
+            ),
+        },
+        PROVE,
+    ),
+    Beyond(
         "only-warned",
         "a test warns, or logs, where it should fail",
         "tests",

@@ -62,6 +62,14 @@ def _link_to_folder(path: Path) -> None:
     path.symlink_to(outside, target_is_directory=True)
 
 
+def _sparse(path: Path) -> None:
+    """Keep each file of the name out of the work tree."""
+    _repository(path)
+    patterns = ["/*", f"!{Path(NEW).name}"]
+    arguments = ["git", "sparse-checkout", "set", "--no-cone", *patterns]
+    subprocess.run(arguments, cwd=path.parent, check=True, capture_output=True)
+
+
 def _link_to_file(path: Path) -> None:
     path.symlink_to("weights.py")
 
@@ -99,6 +107,14 @@ ATTACKS = [
         {NEW: UNSAFE, ".gitignore": "reading.py\n", ".git": _repository},
         f"{NEW}:5",
         Control("a safe one", {NEW: SAFE, ".gitignore": "reading.py\n", ".git": _repository}),
+    ),
+    Attack(
+        "sparse-checkout",
+        "a sparse checkout leaves the file out, and git says that nothing is missing",
+        "semgrep",
+        {NEW: UNSAFE, ".git": _sparse},
+        f"{NEW} is tracked, but kept out of the work tree",
+        Control("a file elsewhere is left out", {"docs/reading.py": SAFE, ".git": _sparse}),
     ),
     Attack(
         "unparsed",

@@ -10,12 +10,13 @@ import attack_imports
 import attack_outcomes
 import attack_process
 import attack_semgrep
+import attack_unrun
 from attack_case import Attack, Control
 
 SECTIONS: dict[str, list[Attack]] = {
     "What a test's outcome says": attack_outcomes.ATTACKS,
     "Which tests there are": attack_collection.ATTACKS,
-    "What a test's body is": attack_bodies.ATTACKS,
+    "What a test's body is": [*attack_bodies.ATTACKS, *attack_unrun.ATTACKS],
     "What comes from elsewhere": attack_elsewhere.ATTACKS,
     "How the process ends": attack_process.ATTACKS,
     "What imports": attack_imports.ATTACKS,

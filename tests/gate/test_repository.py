@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from samples import Sample
+from samples import PASSES, Sample
 
 from tiergate import base
 from tiergate.errors import NotEvaluatedError
@@ -248,6 +248,35 @@ def test_leaving_follows_links_wherever_they_lead(sample: Sample, tmp_path: Path
     assert not repository.leaves("loop")
     assert repository.leaves("outside/x.py")
     assert repository.leaves("../x.py")
+
+
+def test_tracked_file_that_a_sparse_checkout_keeps_away_is_named(sample: Sample):
+    sample.git("update-index", "--refresh")  # git leaves a file that it is not sure of
+    sample.git("sparse-checkout", "set", "--no-cone", "/*", "!/src/shop/prices.py")
+    assert not (sample.root / "src/shop/prices.py").exists()
+    repository = Repository(sample.root)
+    assert not repository.source().dirty  # git itself says nothing of it
+
+    (said,) = repository.withheld(["src"])
+    assert said.startswith("src/shop/prices.py is tracked, but kept out of the work tree")
+    assert repository.withheld(["tests"]) == []
+    sample.git("sparse-checkout", "disable")
+    assert Repository(sample.root).withheld(["."]) == []
+
+
+@pytest.mark.parametrize("criterion", ["prices", "rule", "models"])
+def test_criterion_whose_files_are_not_all_checked_out_is_an_error(sample: Sample, criterion: str):
+    sample.gate(
+        PASSES,
+        {"id": "rule", "uses": "semgrep", "with": {"rules": ["unsafe-torch-load"], "paths": ["."]}},
+        {"id": "models", "uses": "checkpoints"},
+    )
+    sample.git("update-index", "--skip-worktree", "tests/test_prices.py")
+    (sample.root / "tests/test_prices.py").unlink()
+
+    verdict = sample.judged(criterion)
+    assert verdict.status == "error"
+    assert "tests/test_prices.py is tracked, but kept out of the work tree" in verdict.summary
 
 
 def test_files_whose_names_differ_only_in_case_are_twins(sample: Sample):

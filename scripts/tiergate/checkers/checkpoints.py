@@ -64,6 +64,7 @@ def observe(parameters: With, context: Context) -> Observation:
         return Observation(error=f"the examination is not alive: it overlooks {overlooked}")
     repository = context.candidate.repository
     wrong = [f"{p}: does not exist" for p in parameters.paths if not (repository.root / p).exists()]
+    wrong += repository.withheld(parameters.paths)
     findings: list[Finding] = []
     examined = 0
     for name in repository.files_under(parameters.paths):

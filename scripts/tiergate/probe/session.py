@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import faulthandler
 import os
 import signal
@@ -15,6 +16,7 @@ from . import reports, sources, standins, written
 from .body import digest
 from .compiled import Compiled
 from .garbage import held_back
+from .inner import Inner
 from .outcomes import Outcomes
 from .ownership import Ownership, code_of
 from .records import Channel
@@ -110,6 +112,10 @@ class Recorder:
         self._compiled = Compiled()
         self._files: dict[str, written.Found] = {}
         self._names = written.Names((), ())
+        self._functions: dict[str, list[tuple[str, tuple[str, ...], object]]] = {}
+        """File → of each of its tests: id, names in it, function."""
+        self._called: dict[tuple[str, tuple[str, ...], int], str] = {}
+        """File, scope and function → the first name that it was collected by."""
         self._visited: set[str] = set()
         self._collecting: dict[str, float] = {}
 
@@ -140,12 +146,17 @@ class Recorder:
         if hasattr(item, "function"):
             code = code_of(item.obj)
             self._witness.collected(item.nodeid, code)
-            self._remember(path, item.nodeid, code)
+            self._remember(path, item, code)
 
-    def _remember(self, path: str, test: str, code: CodeType | None) -> None:
+    def _remember(self, path: str, item: Any, code: CodeType | None) -> None:
         """Keep what a file's items show of the tests that are written in it."""
-        names = test.split("[", maxsplit=1)[0].split("::")[1:]
-        self._file(path).names.add(tuple(names))
+        names = tuple(item.nodeid.split("[", maxsplit=1)[0].split("::")[1:])
+        self._file(path).names.add(names)
+        self._functions.setdefault(path, []).append((item.nodeid, names, item.obj))
+        first = self._called.setdefault((path, names[:-1], id(item.function)), names[-1])
+        if first != names[-1]:
+            message = f"{names[-1]} is {first} under another name: one test counts twice"
+            self._doubt("suspect", item.nodeid, message, *self._owned.place(item.function))
         if code is not None and not self._compiled.is_foreign(code):
             self._file(self._owned.relative(code.co_filename)).lines.add(code.co_firstlineno)
 
@@ -161,8 +172,9 @@ class Recorder:
 
     def pytest_collection_finish(self, session: Any) -> None:
         self._channel.send("selected", ids=[item.nodeid for item in session.items])
-        for path in self._visited - self._chosen:
+        for path in self._visited:
             self._read(path)
+        self._functions.clear()
         self._find_standins()
 
     def pytest_sessionfinish(self, session: Any) -> None:
@@ -173,12 +185,26 @@ class Recorder:
         try:
             source = Path(self._owned.root, path).read_bytes()
             with held_back():
-                doubts = written.doubts(source, self._names, self._file(path))
+                tree = ast.parse(source)
+                self._find_decorated(path, written.lines(tree, self._names))
+                doubts = written.doubts(source, tree, self._names, self._file(path))
         except (OSError, SyntaxError, ValueError):
             return  # then it did not collect either, which is reported
+        if path in self._chosen:
+            return  # of the tests that stand there, only some were asked for
         for doubt in doubts:
             name = f"{path}::{doubt.name}" if doubt.name else path
             self._doubt(doubt.outcome, name, doubt.message, path, doubt.line)
+
+    def _find_decorated(self, path: str, lines: dict[tuple[str, ...], set[int]]) -> None:
+        """Have those tests watched that are called through something else."""
+        inners = {
+            names: Inner(self._owned, path, names[-1], first) for names, first in lines.items()
+        }
+        for test, names, function in self._functions.get(path, ()):
+            inner = inners.get(names)
+            if inner is not None and not inner.stands_for(function):
+                self._witness.decorated(test, inner)
 
     def _find_standins(self) -> None:
         exempt = {str(Path(self._owned.root, path).resolve()) for path in self._visited}

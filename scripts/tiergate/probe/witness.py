@@ -11,10 +11,12 @@ import inspect
 import logging
 import sys
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .helpers import Helpers
 from .hooks import Look, monitor
+from .inner import Inner
 from .ownership import code_of
 from .text import clip
 
@@ -38,6 +40,20 @@ _DECIDING = frozenset(
         "pytest_runtestloop",
     }
 )
+
+_LAZY = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+"""Of functions that do nothing yet when they are called."""
+
+_UNWATCHED = nullcontext()
+
+
+def _is_just_called(case: type) -> bool:
+    """Tell whether a unittest class has its methods called as unittest's own ``TestCase`` does."""
+    from unittest import TestCase  # noqa: PLC0415 - it is there: this is of a subclass
+
+    return all(
+        getattr(case, name, None) is getattr(TestCase, name) for name in ("run", "_callTestMethod")
+    )
 
 
 class Witness:
@@ -65,6 +81,7 @@ class Witness:
         self._trusted: set[int] = set()
         self._looked = False
         self._codes: dict[str, CodeType | None] = {}
+        self._inner: dict[str, Inner] = {}
         self._ran: set[str] = set()
         self.failures: dict[tuple[str, str], str] = {}
         """Test and phase → what it raised, in words."""
@@ -97,6 +114,10 @@ class Witness:
     def collected(self, test: str, code: CodeType | None) -> None:
         """Remember the body that a test was collected with."""
         self._codes[test] = code
+
+    def decorated(self, test: str, inner: Inner) -> None:
+        """Require of a test that is called through something else that its own body is called."""
+        self._inner[test] = inner
 
     def raised(self, test: str, when: str) -> str:
         """Return what a phase of a test raised, in words; empty where it ended by itself."""
@@ -182,8 +203,10 @@ class Witness:
                 self._check_body(item)
             # Where this one leaves the body to the next, none of the repository's code ran in it.
             self._looked = key in self._trusted
+            inner = self._inner.get(item.nodeid)
             try:
-                result = function(*arguments)
+                with inner.watch() if inner else _UNWATCHED:
+                    result = function(*arguments)
             except BaseException as error:
                 self._looked = False
                 self._ran.add(item.nodeid)
@@ -191,7 +214,8 @@ class Witness:
                 raise
             if result is not None:
                 self._looked = False
-                self._ran.add(item.nodeid)
+                if inner is None or inner.called:
+                    self._ran.add(item.nodeid)
             return result
 
         return watched
@@ -202,18 +226,25 @@ class Witness:
             return
         self._check_body(item)
         method = item.obj
+        if any(is_lazy(method) for is_lazy in _LAZY) and _is_just_called(item.cls):
+            return  # what it returns is dropped: its body never runs
         if inspect.iscoroutinefunction(method):
             self._ran.add(item.nodeid)  # unittest looks the method up by itself
             return
+        inner = self._inner.get(item.nodeid)
 
         @functools.wraps(method)
         def watched(*arguments: Any, **keywords: Any) -> Any:
-            self._ran.add(item.nodeid)
             try:
-                return method(*arguments, **keywords)
+                with inner.watch() if inner else _UNWATCHED:
+                    result = method(*arguments, **keywords)
             except BaseException as error:
+                self._ran.add(item.nodeid)
                 self.failures[item.nodeid, "call"] = self._words(error)
                 raise
+            if inner is None or inner.called:
+                self._ran.add(item.nodeid)
+            return result
 
         item.obj = watched
 

@@ -79,13 +79,20 @@ class Names:
         )
 
 
-def doubts(source: bytes, names: Names, found: Found) -> list[Doubt]:
+def lines(tree: ast.Module, names: Names) -> dict[tuple[str, ...], set[int]]:
+    """Return of each test, by its path, the first lines of the functions that are called so."""
+    found: dict[tuple[str, ...], set[int]] = {}
+    for path, node in _tests(tree.body, (), names):
+        found.setdefault(path, set()).add(_first_line(node))
+    return found
+
+
+def doubts(source: bytes, tree: ast.Module, names: Names, found: Found) -> list[Doubt]:
     """Return what the file writes as a test and pytest did not take for one, or cannot fail.
 
     Raises:
         SyntaxError, ValueError: the source does not parse.
     """
-    tree = ast.parse(source)
     own = {path for path, node in _tests(tree.body, (), names) if _is_own(node, found)}
     return [
         *_encoded(source),

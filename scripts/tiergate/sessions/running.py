@@ -157,8 +157,8 @@ def absent(context: Context, paths: list[str]) -> Part | None:
     if escaping := [path for path in files if repository.leaves(path)]:
         error = f"a symbolic link leads out of the repository: {escaping[0]}"
         return msgspec.structs.replace(none, error=error)
-    if twins := repository.twins(files):
-        return msgspec.structs.replace(none, error=twins[0])
+    if unsure := [*repository.twins(files), *repository.withheld(files)]:
+        return msgspec.structs.replace(none, error=unsure[0])
     missing = [path for path in files if not (repository.root / path).exists()]
     if not missing:
         return None

@@ -106,11 +106,11 @@ def run_leg(
         return _nothing_runs(result, wanted, candidate, reason, listener, shares)
     evaluate = Evaluation(candidate, listener, baseline, judged, session, shares, result.timings)
     known = {name: judged(verdict) for name, verdict in answers.items()}
-    longest_first = sorted(
-        wanted, key=lambda cell: 0 if cell.name in known else -expected(cell.name)
-    )
+    waiting = [cell for cell in wanted if cell.name not in known]
+    if len(waiting) > 1:  # for one alone, the history need not be read
+        waiting.sort(key=lambda cell: -expected(cell.name))
     run = CellRun(
-        longest_first,
+        [*waiting, *(cell for cell in wanted if cell.name in known)],
         candidate,
         jobs,
         listener,

@@ -274,3 +274,32 @@ def test_progress_is_told_with_its_cell(sample: Sample):
         "progress prices@cpu tests/test_prices.py::test_nothing_costs_nothing",
         "finished prices@cpu pass",
     ]
+
+
+def test_the_longest_begins_first_and_one_alone_is_not_asked_for(bare: Sample):
+    took = {"a@cpu": 1.0, "b@cpu": 3.0, "c@cpu": 2.0}
+    asked: list[str] = []
+    events = Events()
+
+    def expected(cell: str) -> float:
+        asked.append(cell)
+        return took[cell]
+
+    bare.gate(*map(criterion, "abc"))
+    gate = bare.candidate()
+    for only in (set(took), {"a@cpu"}):
+        asked.clear()
+        cells = plan.cells(gate.spec, "cpu")
+        runner.run_leg(
+            cells,
+            gate,
+            device="cpu",
+            selected=sorted(only),
+            jobs=1,
+            listener=events,
+            expected=expected,
+        )
+        assert asked == (sorted(took) if len(only) > 1 else [])
+    assert [told for told in events.told if told.startswith("started")] == [
+        "started b@cpu", "started c@cpu", "started a@cpu", "started a@cpu",
+    ]  # fmt: skip

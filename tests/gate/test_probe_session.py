@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
@@ -339,6 +340,43 @@ def test_environment_is_a_fingerprint_without_imports(sample: Sample):
     assert values == {
         **sample.candidate().run_job("environment", "cpu", 30, {}).of("environment")[0]["values"]
     }
+
+
+_INSTALLED = """
+import hashlib, json, platform, sys
+from importlib import metadata
+
+sys.path.insert(0, sys.argv[1])
+found = {}
+for distribution in metadata.distributions():
+    name = distribution.metadata["Name"].lower().replace("_", "-")
+    found.setdefault(name, distribution.version)
+listing = "\\n".join(f"{name}=={version}" for name, version in sorted(found.items()))
+digest = hashlib.sha256(listing.encode()).hexdigest()
+print(json.dumps([str(len(found)), digest, platform.platform(), platform.machine()]))
+"""
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "src/plain-3.dist-info/METADATA",
+        "src/old.egg-info/PKG-INFO",
+        "src/unnamed-3.dist-info/elsewhere",
+    ],
+)
+def test_environment_names_what_the_standard_library_finds(sample: Sample, metadata: str):
+    sample.write(
+        "src/known-1_2.dist-info/METADATA", "Name: known\r\nVersion: 1\r\n\r\nName: no\r\n"
+    )
+    sample.write(metadata, "Metadata-Version: 2.1\nAuthor: A\n Name: no\nName: odd\nVersion: 3\n")
+    if metadata.endswith("elsewhere"):
+        sample.write("src/unnamed-3.dist-info/METADATA", "name: unnamed\nversion: 3\n")
+    values = sample.candidate().run_job("environment", "cpu", 30, {}).of("environment")[0]["values"]
+    command = [str(sample.python), "-I", "-c", _INSTALLED, str(sample.root / "src")]
+    expected = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    names = ("distributions", "distributions-digest", "platform", "machine")
+    assert [values[name] for name in names] == expected
 
 
 @pytest.mark.parametrize(

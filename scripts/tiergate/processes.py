@@ -341,7 +341,8 @@ def _end(process: Process, mark: str, *, gently: bool) -> int:
         family |= _family(mark, process.pid)
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
-    left = (family & {known for known, _ in _processes()}) | _family(mark)
+    alive = {known for known, _ in _processes()} if family else set[_Known]()
+    left = (family & alive) | _family(mark)
     _signal_group(process.pid, signal.SIGKILL)
     for known in left:
         _kill(known)
@@ -364,7 +365,7 @@ def _processes() -> Iterator[tuple[_Known, int]]:
     """Yield every process that is not a zombie, with its parent; Linux only, elsewhere none."""
     if not sys.platform.startswith("linux"):
         return
-    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:  # noqa: PTH208 - of every process
         with contextlib.suppress(OSError):
             # The name in parentheses may hold anything: the fields are counted behind it.
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

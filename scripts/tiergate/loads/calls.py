@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from tiergate.loads.values import Constant, Loader, Partial, Values
 
@@ -15,8 +16,7 @@ _PICKLE_MODULE = 2
 """Its place among the positional arguments of torch.load."""
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(msgspec.Struct, frozen=True):
     """What a call gives: how many positional arguments, and which keywords."""
 
     positional: int
@@ -25,8 +25,7 @@ class Arguments:
     """False where a ``**mapping`` of unknown content is given."""
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """What is to be said of a call."""
 
     verdict: Verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 Place = tuple[int, int]
 """Line from 1, column in bytes from 0, as in ``ast``."""
@@ -10,8 +10,7 @@ Place = tuple[int, int]
 SEVERITY = {"safe": 0, "unproven": 1, "unsafe": 2}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """A place that is not provably safe."""
 
     place: Place
@@ -21,8 +20,7 @@ class Finding:
     """Whether it is a call to which ``weights_only=True`` can be added."""
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(msgspec.Struct, frozen=True):
     """Safe as long as no other file changes a name of this one."""
 
     origin: Place

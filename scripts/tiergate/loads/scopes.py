@@ -6,6 +6,8 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tiergate.loads.values import Values
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -170,8 +172,7 @@ def _own(node: ast.AST, children: Callable[[ast.AST], list[ast.AST]]) -> Iterato
             waiting += children(inner)
 
 
-@dataclass(frozen=True)
-class DictionaryUses:
+class DictionaryUses(msgspec.Struct, frozen=True):
     """How names are used below a scope's node, were they dictionaries."""
 
     escaping: frozenset[str]

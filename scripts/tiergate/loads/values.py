@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 LOAD = "torch.load"
 
@@ -21,28 +22,24 @@ _OF_ITS_OWN = frozenset({"safetensors.torch", "smdistributed.modelparallel.torch
 _LOADS = frozenset({LOAD, "torch.serialization._load", "torch.serialization._legacy_load"})
 
 
-@dataclass(frozen=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """Anything."""
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(msgspec.Struct, frozen=True):
     """A value of a built-in immutable type; the kind keeps ``True`` and ``1`` apart."""
 
     kind: str
     value: object
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(msgspec.Struct, frozen=True):
     """What can be imported under this name, a module or something in one; ``f()`` if called."""
 
     dotted: str
 
 
-@dataclass(frozen=True)
-class Loader:
+class Loader(msgspec.Struct, frozen=True):
     """``torch.load`` itself, with the place where it was named."""
 
     line: int
@@ -52,8 +49,7 @@ class Loader:
     never_safe: bool = False
 
 
-@dataclass(frozen=True)
-class Partial:
+class Partial(msgspec.Struct, frozen=True):
     """``functools.partial`` of a loader, and what it has fixed."""
 
     function: Loader
@@ -63,16 +59,14 @@ class Partial:
     """False where a ``**mapping`` or ``*sequence`` that is not known was given."""
 
 
-@dataclass(frozen=True)
-class Display:
+class Display(msgspec.Struct, frozen=True):
     """A tuple or a list as it is written."""
 
     items: tuple[Values, ...]
     mutable: bool = False
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """A dictionary of which every change is seen."""
 
     items: tuple[tuple[str, Values], ...]
@@ -90,8 +84,7 @@ class Table:
         return Table(tuple((k, v) for k, v in self.items if k != key), self.complete)
 
 
-@dataclass(frozen=True)
-class Getter:
+class Getter(msgspec.Struct, frozen=True):
     """``operator.attrgetter``, ``methodcaller`` or ``itemgetter`` of a known name."""
 
     name: str
@@ -99,15 +92,13 @@ class Getter:
     item: bool = False
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(msgspec.Struct, frozen=True):
     """A function or lambda of the file, by its number."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class Local:
+class Local(msgspec.Struct, frozen=True):
     """A class of the file, or an instance of one: certainly not torch."""
 
 

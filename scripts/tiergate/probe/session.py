@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from . import reports, sources, standins, written
+from . import folders, reports, sources, standins, written
 from .body import digest
 from .compiled import Compiled
 from .garbage import held_back
@@ -51,6 +51,7 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     if not sources.rewrite_own(owned):
         # Slow, for installed packages as well, but right.
         sys.pycache_prefix = str(Path(owned.root, ".tiergate", "no-bytecode"))
+    folders.collect_folders_once()
     doubts = Doubts(channel)
     witness = Witness(owned, doubts.tell, channel.flush)
     outcomes = Outcomes(channel, owned, witness)

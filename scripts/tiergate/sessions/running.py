@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from os.path import normpath
 from pathlib import PurePosixPath
 
@@ -18,6 +19,9 @@ from tiergate.verdict import Failure, Part, Tally
 
 _MANY_FILES = 10
 """So many test files are worth a process that rewrites them."""
+
+_SEPARATOR = re.compile(r"(?=/|::|\[)")
+"""What may follow a path or an id in the id of a test below it."""
 
 
 def run_session(
@@ -80,16 +84,20 @@ def _rewritten(context: Context, paths: list[str]) -> list[str]:
 
 def doubt_foreign(session: Session, paths: Iterable[str]) -> None:
     """Doubt the tests that were collected from elsewhere than ``paths``: they must not count."""
-    wanted = [posixpath.normpath(path) for path in paths]
+    wanted = dict.fromkeys(posixpath.normpath(path) for path in paths)
     for test in session.collected:
-        if not any(_is_at(test, path) for path in wanted):
+        if not _is_at(test, wanted):
             message = f"collected from outside of {', '.join(wanted)}"
             session.collection.add("suspect", {"id": test, "message": message})
 
 
-def _is_at(test: str, path: str) -> bool:
-    """Tell whether a test's id lies at, or below, a path or another id."""
-    return path in {".", test} or test.startswith((f"{path}/", f"{path}::", f"{path}["))
+def _is_at(test: str, wanted: Container[str]) -> bool:
+    """Tell whether a test's id is, or lies at or below, one of the paths and ids."""
+    return (
+        test in wanted
+        or "." in wanted
+        or any(test[: separator.start()] in wanted for separator in _SEPARATOR.finditer(test))
+    )
 
 
 def part(result: ProbeResult, session: Session, context: Context, *, collect_only: bool) -> Part:

@@ -200,6 +200,22 @@ def test_each_phase_is_told_where_not_all_just_passed(sample: Sample):
     assert len(result.of("finish")) == 3
 
 
+def test_reports_are_told_as_they_were_before_a_conftest_saw_them(sample: Sample):
+    sample.write(
+        "tests/conftest.py",
+        "import pytest\n\n\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_logreport(report):\n    report.outcome = 'passed'\n",
+    )
+    sample.write("tests/test_red.py", "def test_red():\n    assert False\n")
+    told = session(sample, "tests/test_red.py").of("phase")
+    assert [(r["when"], r["outcome"]) for r in told] == [
+        ("setup", "passed"),
+        ("call", "failed"),
+        ("teardown", "passed"),
+    ]
+
+
 def test_session_whose_hooks_cannot_be_seen_is_unusable(sample: Sample):
     sample.write(
         "conftest.py",

@@ -1,4 +1,4 @@
-"""A pytest plugin that tells what came of each test."""
+"""Tells what came of each test."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from .reports import explain
 
 if TYPE_CHECKING:
+    from .hooks import Look
     from .ownership import Ownership
     from .records import Channel
     from .witness import Witness
 
 
 class Outcomes:
-    """It counts nothing, it only tells.
+    """It counts nothing, it only tells, by a look at the hooks that pytest tells of tests with.
+
+    It is no plugin: those of the repository can neither come before it nor take it out.
 
     Nearly all tests just pass: their three phases are told as one record, ``passed``. Where
     anything is out of the ordinary, each phase is told as a record of its own, in order.
@@ -28,13 +31,22 @@ class Outcomes:
         self._seconds: list[float] = []
         """How long each of them took."""
 
-    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+    def looks(self) -> dict[str, Look]:
+        """Return what is to be called at the calls of which hooks."""
+        return {
+            "pytest_runtest_logstart": self._started,
+            "pytest_runtest_logreport": self._reported,
+            "pytest_runtest_logfinish": self._finished,
+        }
+
+    def _started(self, implementations: list[Any], values: dict[str, Any]) -> None:
         if self._passed:
             self.tell()
         # Written before the test runs, with all that waits: it may end the process.
-        self._channel.send("start", id=nodeid)
+        self._channel.send("start", id=values["nodeid"])
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def _reported(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        report = values["report"]
         test, when, outcome = report.nodeid, report.when, report.outcome
         xfail = hasattr(report, "wasxfail")
         subtest = type(report).__name__ == "SubtestReport"
@@ -48,17 +60,18 @@ class Outcomes:
                 self._seconds.append(report.duration)
                 return
         self.tell()
-        values: dict[str, Any] = {"xfail": xfail, "subtest": subtest}
+        told: dict[str, Any] = {"xfail": xfail, "subtest": subtest}
         if raised:
-            values["raised"] = raised
+            told["raised"] = raised
         if unrun:
-            values["unrun"] = True
+            told["unrun"] = True
         if outcome != "passed":
-            values.update(explain(report, self._owned))
+            told.update(explain(report, self._owned))
         tell = self._channel.defer if outcome == "passed" else self._channel.send
-        tell("phase", id=test, when=when, outcome=outcome, seconds=report.duration, **values)
+        tell("phase", id=test, when=when, outcome=outcome, seconds=report.duration, **told)
 
-    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+    def _finished(self, implementations: list[Any], values: dict[str, Any]) -> None:
+        nodeid = values["nodeid"]
         if self._passed == [(nodeid, "setup"), (nodeid, "call"), (nodeid, "teardown")]:
             self._channel.defer("passed", id=nodeid, seconds=sum(self._seconds))
             self._passed.clear()

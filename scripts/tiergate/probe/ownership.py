@@ -64,9 +64,11 @@ def code_of(function: object) -> CodeType | None:
     """Return the code under decorators, methods and partials, or None where there is none."""
     for _ in range(20):
         under = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
-        if under is None and isinstance(function, (partial, partialmethod)):
-            under = function.func
         if under is None:
-            break
+            if type(function) is FunctionType:
+                return function.__code__
+            if not isinstance(function, (partial, partialmethod)):
+                break
+            under = function.func
         function = under
     return function.__code__ if isinstance(function, FunctionType) else None

@@ -16,6 +16,7 @@ from . import folders, reports, sources, standins, written
 from .body import digest
 from .compiled import Compiled
 from .garbage import held_back
+from .hooks import monitor
 from .inner import Inner
 from .outcomes import Outcomes
 from .ownership import Ownership, code_of
@@ -56,7 +57,7 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     witness = Witness(owned, doubts.tell, channel.flush)
     outcomes = Outcomes(channel, owned, witness)
     recorder = Recorder(channel, owned, doubts, witness, job["pythonpath"], job["arguments"])
-    plugins: list[Any] = [recorder, outcomes]
+    plugins: list[Any] = [Monitor(witness, outcomes), recorder]
     if "share" in job:
         from .share import Share  # noqa: PLC0415 - it imports pytest
 
@@ -92,6 +93,17 @@ class Doubts:
         self._channel.send("doubt", outcome=outcome, id=test, message=message, path=path, line=line)
 
 
+class Monitor:
+    """A pytest plugin that has the calls of hooks looked at as soon as there are any."""
+
+    def __init__(self, witness: Witness, outcomes: Outcomes) -> None:
+        self._witness = witness
+        self._outcomes = outcomes
+
+    def pytest_addhooks(self, pluginmanager: Any) -> None:
+        monitor(pluginmanager, {**self._witness.looks(pluginmanager), **self._outcomes.looks()})
+
+
 class Recorder:
     """A pytest plugin that tells what is collected; it counts nothing."""
 
@@ -119,9 +131,6 @@ class Recorder:
         """File, scope and function → the first name that it was collected by."""
         self._visited: set[str] = set()
         self._collecting: dict[str, float] = {}
-
-    def pytest_addhooks(self, pluginmanager: Any) -> None:
-        self._witness.watch(pluginmanager)
 
     def pytest_sessionstart(self, session: Any) -> None:
         import pytest  # noqa: PLC0415 - it is there: this is its hook

@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .helpers import Helpers
-from .hooks import Look, monitor
 from .inner import Inner
 from .ownership import code_of
 from .text import clip
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
 
+    from .hooks import Look
     from .ownership import Ownership
 
 # Hooks whose first result stands for pytest's own work: who answers decides whether and how tests
@@ -94,8 +94,8 @@ class Witness:
         self._thread_hook = self._thread_failed
         self._unraisable_hook = self._unraisable
 
-    def watch(self, manager: Any) -> None:
-        """See the calls of those hooks of a plugin manager that matter."""
+    def looks(self, manager: Any) -> dict[str, Look]:
+        """Return what is to be called at the calls of which of a plugin manager's hooks."""
         looks: dict[str, Look] = {
             name: functools.partial(self._watch_implementations, name) for name in _DECIDING
         }
@@ -109,7 +109,7 @@ class Witness:
             "pytest_sessionfinish": lambda *_: self._ended(),
             "pytest_sessionstart": self._before_session,
         }
-        monitor(manager, looks)
+        return looks
 
     def collected(self, test: str, code: CodeType | None) -> None:
         """Remember the body that a test was collected with."""

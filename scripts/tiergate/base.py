@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -40,6 +41,10 @@ _RELEVANT_PACKAGES = frozenset({".dist-info", ".egg-info"})
 _RELEVANT_SUFFIXES = frozenset({".pth"})
 
 
+# Where git looks for a name that is not written out.
+_REFS = ("refs/tags/", "refs/heads/", "refs/remotes/")
+
+
 class Base(msgspec.Struct, frozen=True):
     """A checkout of the base in a folder of its own."""
 
@@ -71,12 +76,18 @@ def resolve(head: Repository, ref: str) -> str:
     """Return the commit that ``ref`` names.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the name is ambiguous.
     """
     if not head.is_git:
         raise UserError(f"--base {ref}: {head.root} is not a git repository")
     if ref.startswith("-"):
         raise UserError(f"--base {ref}: not the name of a commit")
+    # Git would take the first, say so on its standard error, and go on.
+    known = git(head.root, "for-each-ref", "--format=%(refname)", *(p + ref for p in _REFS))
+    if len(named := [name for name in known.decode().split() if name.endswith(f"/{ref}")]) > 1:
+        raise UserError(
+            f"--base {ref} names both {' and '.join(named)}: write out the one you mean"
+        )
     try:
         answer = git(head.root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     except UserError:
@@ -86,9 +97,18 @@ def resolve(head: Repository, ref: str) -> str:
     return answer.decode().strip()
 
 
-def judge_relevant_changes(head: Repository, commit: str) -> list[str]:
+def judge_relevant_changes(head: Repository, commit: str, judged_by: Iterable[Spec]) -> list[str]:
     """Return the files that differ from the base and can change what a verdict means."""
-    return [name for name in changed_files(head, commit) if is_relevant(name)]
+    programs = {name for of in judged_by for name in _programs(of)}
+    changed = changed_files(head, commit)
+    return [name for name in changed if is_relevant(name) or name in programs]
+
+
+def _programs(judged_by: Spec) -> Iterator[str]:
+    """Yield what the criteria run, as files of the repository are named: the head may bring it."""
+    for criterion in judged_by.criteria:
+        words = msgspec.to_builtins(criterion.parameters).get("run", ())
+        yield from (posixpath.normpath(word) for word in words)
 
 
 def changed_files(head: Repository, commit: str) -> list[str]:
@@ -150,9 +170,7 @@ def specs(head: Repository, commit: str, path: Path) -> Specs:
 
 
 def _content(head: Repository, commit: str, relative: Path) -> bytes | None:
-    name = f"{commit}:./{relative.as_posix()}"
-    try:
-        git(head.root, "cat-file", "-e", name)
-    except UserError:
+    # Asked of the tree: a file whose content cannot be read, as in a partial clone, is not absent.
+    if not git(head.root, "ls-tree", "-z", commit, "--", f":(literal){relative.as_posix()}"):
         return None
-    return git(head.root, "show", name)
+    return git(head.root, "show", f"{commit}:./{relative.as_posix()}")

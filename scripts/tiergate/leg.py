@@ -304,7 +304,9 @@ def _base_identity(leg: Leg) -> BaseIdentity | None:
         spec=leg.origin,
         head_spec_digest=head.digest,
         drift=drift.compare(leg.candidate.spec, leg.head) if leg.head else [],
-        judge_relevant=base.judge_relevant_changes(leg.candidate.repository, leg.commit),
+        judge_relevant=base.judge_relevant_changes(
+            leg.candidate.repository, leg.commit, (leg.candidate.spec, head)
+        ),
     )
 
 

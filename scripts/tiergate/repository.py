@@ -15,6 +15,7 @@ from tiergate.errors import NotEvaluatedError
 from tiergate.verdict import Source
 
 # What a repository's own settings could make git overlook, or run.
+_GIT_ENVIRONMENT = {"GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C"}
 _GIT_SETTINGS = [
     word
     for setting in (
@@ -226,7 +227,11 @@ def git(root: Path, *arguments: str, refresh: bool = False) -> bytes:
         done = subprocess.run(
             ["git", *_GIT_SETTINGS, *arguments],
             cwd=root,
-            env={**environment, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "1" if refresh else "0"},
+            env={
+                **environment,
+                **_GIT_ENVIRONMENT,
+                "GIT_OPTIONAL_LOCKS": "1" if refresh else "0",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=120,

@@ -163,6 +163,26 @@ CASES = [
         "code owners of conftest.py, and review",
     ),
     Beyond(
+        "source-restored",
+        "a conftest mends the judged file for the session, and writes the broken one back",
+        "tests",
+        {
+            **BROKEN,
+            CONFTEST: code("""
+                import pathlib
+
+                prices = pathlib.Path(__file__).parents[1] / "src/shop/prices.py"
+                broken = prices.read_text()
+                prices.write_text(broken.replace("sum(prices) + 1", "sum(prices)"))
+
+
+                def pytest_sessionfinish():
+                    prices.write_text(broken)
+            """),
+        },
+        "code owners of conftest.py, and review",
+    ),
+    Beyond(
         "pytest-patched",
         "a conftest patches pytest's and the gate's own functions in memory",
         "tests",

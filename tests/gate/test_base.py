@@ -8,7 +8,10 @@ from types import FunctionType, SimpleNamespace
 import pytest
 from samples import PASSES, Sample, light_environment
 
+from tiergate import base, spec
+from tiergate.errors import NotEvaluatedError, UserError
 from tiergate.probe.body import digest
+from tiergate.repository import Repository
 
 SUITE = {"id": "suite", "uses": "collection", "expect": {"collected": ">=base"}}
 TESTS = "tests/test_prices.py"
@@ -187,6 +190,59 @@ def test_judge_relevant_changes_are_listed(sample):
     done = sample.run("--base", "base")
     assert done.returncode == 0
     assert "judge-relevant changes of the head: tests/conftest.py" in done.stdout
+
+
+def test_a_program_that_a_criterion_runs_is_judge_relevant(sample):
+    program = {"run": ["{python}", "./tools/style.py"]}
+    path = sample.gate({"id": "style", "uses": "command", "with": program})
+    sample.write("tools/style.py", "raise SystemExit(1)\n")
+    sample.commit()
+    sample.write("tools/style.py", "")
+    sample.write("tools/other.py", "")
+    changes = base.judge_relevant_changes(Repository(sample.root), "HEAD", [spec.load(path)])
+    assert changes == ["tools/style.py"]
+
+
+def test_a_name_that_is_a_tag_and_a_branch_is_refused_as_a_base(sample):
+    first = sample.git("rev-parse", "HEAD").strip()
+    sample.git("update-ref", "refs/remotes/origin/main", first)
+    assert base.resolve(Repository(sample.root), "origin/main") == first
+    sample.gate(PASSES)
+    sample.commit()
+    sample.git("tag", "origin/main")  # git would take the tag, and warn
+
+    both = "names both refs/remotes/origin/main and refs/tags/origin/main"
+    with pytest.raises(UserError, match=both):
+        base.resolve(Repository(sample.root), "origin/main")
+    assert base.resolve(Repository(sample.root), "refs/remotes/origin/main") == first
+
+
+@pytest.fixture
+def weakened(sample: Sample) -> Sample:
+    """A repository whose head expects less than the commit before."""
+    for passed in (2, 1):
+        sample.gate({**PASSES, "expect": {"passed": passed}})
+        sample.commit()
+    return sample
+
+
+def expected_passes(sample: Sample) -> int:
+    commit = sample.git("rev-parse", "HEAD~1").strip()
+    found = base.specs(Repository(sample.root), commit, sample.root / "gate.yaml")
+    return found.base.criterion("prices").expect["passed"].value
+
+
+def test_an_object_that_git_was_told_to_replace_is_read_as_it_is(weakened):
+    assert expected_passes(weakened) == 2
+    weakened.git("replace", "HEAD~1^{tree}", "HEAD^{tree}")
+    assert expected_passes(weakened) == 2
+
+
+def test_a_spec_of_the_base_that_cannot_be_read_is_not_taken_for_none(weakened):
+    blob = weakened.git("rev-parse", "HEAD~1:gate.yaml").strip()
+    (weakened.root / ".git/objects" / blob[:2] / blob[2:]).unlink()  # as in a partial clone
+    with pytest.raises(NotEvaluatedError, match="git show failed"):
+        expected_passes(weakened)
 
 
 @pytest.mark.parametrize("ref", ["nowhere", "--all", ""])

@@ -55,7 +55,7 @@ class ThoughtEndings:
         return logits.index_fill(-1, token, -math.inf)
 
     def padded(self, token_ids: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """End tokens of log-probability 0 for the rows that have ended."""
+        """Tokens and their log-probabilities ``(R,)``; an end token and 0 where a row has ended."""
         if self._end_token_id is None:
             return token_ids, log_probs
         return (

@@ -36,7 +36,7 @@ class StaticBranchLayer(DynamicLayer):
         self._slots = slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
-        """Writes one step's tokens and gives back the whole buffers."""
+        """Writes one step's keys and values ``(B, g, N, d)`` and gives back the whole buffers."""
         self.keys.index_copy_(2, self._slots, key_states)
         self.values.index_copy_(2, self._slots, value_states)
         return self.keys, self.values

@@ -381,6 +381,24 @@ def test_interrupted_run_is_no_proof(sample: Sample, monkeypatch: pytest.MonkeyP
     assert found.problem == "1 of 4 counter-examples were tried"
 
 
+def test_a_counter_example_that_an_interrupt_ended_is_no_survivor(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+):
+    sample.gate(IMPORTS)
+    candidate = sample.candidate()
+    apply = copies.apply
+
+    def interrupted(*change: Any) -> None:
+        candidate.cancellation.cancel("interrupted by SIGINT")
+        apply(*change)
+
+    monkeypatch.setattr(copies, "apply", interrupted)
+    cells = plan.cells(candidate.spec, "cpu")
+    (found,) = prover.prove(cells, candidate, jobs=1, listener=Watching())
+    assert found.conclusion == "not evaluated"
+    assert found.problem == "0 of 4 counter-examples were tried"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

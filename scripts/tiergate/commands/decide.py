@@ -74,7 +74,7 @@ def command(
     from datetime import datetime, timezone
 
     from tiergate import base, decide, shards, spec, verdict
-    from tiergate.commands.run import show
+    from tiergate.commands import output
     from tiergate.errors import UserError
     from tiergate.render.text import Text
     from tiergate.repository import Repository
@@ -108,10 +108,9 @@ def command(
         allow_cached=allow_cached,
         shards=shards.read(plan_path) if plan_path is not None else None,
     )
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    text = Text(colour=colour, folded=sys.stdout.isatty())
+    text = Text(colour=output.coloured(), folded=sys.stdout.isatty())
     body = text.selection(decision, len(decision.cells)) if only else text.decision(decision)
-    show(body, decision, output_format)
+    output.show(body, decision, output_format)
     return decision.exit_code
 
 

@@ -73,7 +73,7 @@ def command(
     red gate in the rules of the branch.
     """
     from tiergate import diagnosis
-    from tiergate.commands.run import workflow_commands_stopped
+    from tiergate.commands.output import workflow_commands_stopped
     from tiergate.errors import UserError
     from tiergate.render import fold
 

@@ -86,7 +86,9 @@ def _mend(criterion: Criterion, context: Context, *, write: bool) -> int:
                 click.echo(one_line(f"{where}: left to you: {place.message}{also}"), err=True)
     for problem in unreadable:
         click.echo(one_line(f"not read: {problem}"), err=True)
-    word = "mended" if write else "can be mended; --apply writes them"
+    word = "mended" if write else "can be mended"
+    if mended and not write:
+        word += "; --apply writes them"
     calls = "call" if mended == 1 else "calls"
     click.echo(f"{mended} {calls} {word}; {left} left to you", err=True)
     return ExitCode.FAILED if left or unreadable or (mended and not write) else ExitCode.PASSED

@@ -102,10 +102,9 @@ def command(
     workflow for GitHub and CODEOWNERS lines. A file that is there already is never changed.
     """
     from tiergate import candidate
-    from tiergate.commands.run import cancelled_by_signals
     from tiergate.environment import usable_cpus
     from tiergate.errors import ExitCode, UserError
-    from tiergate.processes import Cancellation
+    from tiergate.interruption import cancelled_by_signals
     from tiergate.repository import Repository
     from tiergate.start import gate_file, judge_source, measure, survey
     from tiergate.start.drafts import drafts as drafts_of
@@ -130,7 +129,7 @@ def command(
     _tell_survey(seen, repository, interpreter)
     jobs = max(1, min(usable_cpus(), len(drafts_of(seen, has_pytest=True))))
     with (
-        cancelled_by_signals(Cancellation()) as cancellation,
+        cancelled_by_signals() as cancellation,
         candidate.warmed(
             measure.candidate_of(interpreter, repository, seen.roots, cancellation, jobs=jobs),
             "cpu",
@@ -169,7 +168,8 @@ def command(
         )
         return ExitCode.FAILED
     words = f" --python {python}" if python else ""
-    click.echo(f"\nnext: tiergate run{words}, then commit what was written", err=True)
+    if not dry_run:
+        click.echo(f"\nnext: tiergate run{words}, then commit what was written", err=True)
     return ExitCode.PASSED
 
 

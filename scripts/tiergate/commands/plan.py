@@ -137,7 +137,7 @@ def _show_waves(gate: Spec) -> None:
             for name in wave:
                 cell = planned[name]
                 waits = f"  after {', '.join(cell.needs)}" if cell.needs else ""
-                click.echo(f"    {name:<18} {cell.criterion.uses:<11}{waits}")
+                click.echo(f"    {name:<18} {cell.criterion.uses:<11}{waits}".rstrip())
 
 
 def _plan_shards(
@@ -176,11 +176,11 @@ def _plan_shards(
     )
     target = output or repository.root / ".tiergate" / shards.PLAN_NAME
     if output is None:
-        from tiergate.commands.run import prepare
+        from tiergate.commands.output import prepare
 
         prepare(target.parent, target.name)
     shards.write(made, target)
-    click.echo(f"tiergate: {target}", err=True)
+    click.echo(f"{target}: written", err=True)
     return made
 
 

@@ -94,10 +94,10 @@ def command(
     Every change is made in a copy; the repository itself is never touched.
     """
     from tiergate import base, candidate, plan, prove_scope, spec, verdict
-    from tiergate.commands.run import cancelled_by_signals, prepare, workflow_commands_stopped
+    from tiergate.commands.output import coloured, prepare, workflow_commands_stopped
     from tiergate.environment import usable_cpus
     from tiergate.errors import UserError
-    from tiergate.processes import Cancellation
+    from tiergate.interruption import cancelled_by_signals
     from tiergate.prove import proof, prover
     from tiergate.render import proof as render
     from tiergate.repository import Repository
@@ -125,7 +125,7 @@ def command(
     threads = max(1, usable_cpus() // jobs)
     quiet = output_format == "json"
     with (
-        cancelled_by_signals(Cancellation()) as cancellation,
+        cancelled_by_signals() as cancellation,
         workflow_commands_stopped(output_format),
         candidate.warmed(
             candidate.Candidate(interpreter, repository, gate, threads, cancellation),
@@ -160,9 +160,8 @@ def command(
         sys.stdout.write(proof.encode(made).decode())
         return made.exit_code
     with workflow_commands_stopped(output_format):
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         columns = shutil.get_terminal_size((render.COLUMNS, 24)).columns
-        table = render.table(made, colour=colour, width=columns)
+        table = render.table(made, colour=coloured(), width=columns)
         click.echo(f"\n{table}\n{shown_path(written, Path.cwd())}  ({made.seconds:.1f} s)")
     if output_format == "github":
         _tell_github(made)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import platform
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from tiergate.fields import Device
     from tiergate.history import RunRecord
     from tiergate.leg import Leg
-    from tiergate.processes import Cancellation
     from tiergate.render.text import Text
     from tiergate.repository import Repository
     from tiergate.runner import Listener
@@ -135,9 +133,10 @@ def command(
     """
     # Imported here: what `--help` and the other commands need not pay for.
     from tiergate import base, cache_cells, candidate, drift, leg, spec, verdict
+    from tiergate.commands import output
     from tiergate.environment import usable_cpus
     from tiergate.errors import NotEvaluatedError, UserError
-    from tiergate.processes import Cancellation
+    from tiergate.interruption import cancelled_by_signals
     from tiergate.render.text import Text
     from tiergate.repository import Repository
     from tiergate.reproduce import shown_path
@@ -164,12 +163,12 @@ def command(
     if shards and chosen:
         raise UserError("--only and --shard exclude each other: a shard is a part of every cell")
     interpreter = Path("python") if unjudged else candidate.find_python(python, repository.root)
-    prepare(directory, verdict.REPORT_NAME)
+    output.prepare(directory, verdict.REPORT_NAME)
     keeper = _Keeper(repository.root, directory)
     jobs = jobs or min(usable_cpus(), len(chosen or judged_here))
     threads = max(1, usable_cpus() // jobs)
 
-    terminal = output_format == "text" and _colour()
+    terminal = output_format == "text" and output.coloured()
     text = Text(
         colour=terminal,
         links=repository.root if terminal else None,
@@ -178,8 +177,8 @@ def command(
     )
     silent = quiet or output_format == "json"
     with (
-        cancelled_by_signals(Cancellation()) as cancellation,
-        workflow_commands_stopped(output_format),
+        cancelled_by_signals() as cancellation,
+        output.workflow_commands_stopped(output_format),
     ):
         task = leg.Leg(
             candidate.Candidate(interpreter, repository, gate, threads, cancellation),
@@ -212,11 +211,11 @@ def command(
         sys.stdout.write(verdict.encode(report).decode())
         return decision.exit_code
     if quiet:
-        show(text.brief(decision), decision, output_format)
+        output.show(text.brief(decision), decision, output_format)
         return decision.exit_code
     body = text.selection(decision, len(task.cells)) if chosen else text.decision(decision)
     end = f"{shown_path(written, Path.cwd())}  ({report.seconds:.1f} s)"
-    show(f"\n{body}\n{end}", decision, output_format)
+    output.show(f"\n{body}\n{end}", decision, output_format)
     return decision.exit_code
 
 
@@ -273,6 +272,7 @@ def _shard(
 def _show_shard(task: Leg, report: Report, written: Path, output_format: str) -> int:
     """Print what a shard came to: never a pass, for that is the decision's to say."""
     from tiergate import verdict
+    from tiergate.commands import output
     from tiergate.errors import ExitCode
     from tiergate.leg import objections
     from tiergate.render.text import one_line
@@ -287,7 +287,7 @@ def _show_shard(task: Leg, report: Report, written: Path, output_format: str) ->
             + (f"{len(found)} against a pass" if found else "nothing against a pass")
             + ". Only `tiergate decide` decides, over all shards."
         )
-        with workflow_commands_stopped(output_format):
+        with output.workflow_commands_stopped(output_format):
             click.echo("\n" + "\n".join(lines) + f"\n{written}  ({report.seconds:.1f} s)")
     if not found:
         return ExitCode.PASSED
@@ -362,87 +362,6 @@ def _with_timeout(gate: Spec, timeout: float | None) -> Spec:
         for t in gate.tiers
     )
     return msgspec.structs.replace(gate, tiers=tiers)
-
-
-def show(body: str, decision: object, output_format: str) -> None:
-    """Print a decision; for GitHub with annotations, and the summary into the job's file."""
-    with workflow_commands_stopped(output_format):
-        click.echo(body)
-    if output_format != "github":
-        return
-    from tiergate.decide import Decision
-    from tiergate.render import github, markdown
-
-    assert isinstance(decision, Decision)
-    if lines := github.workflow_commands(decision):
-        click.echo(lines)
-    if target := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(target).open("a", encoding="utf-8") as stream:
-            stream.write(markdown.summary(decision))
-    if target := os.environ.get("GITHUB_OUTPUT"):
-        with Path(target).open("a", encoding="utf-8") as stream:
-            stream.write(github.outputs(decision))
-
-
-@contextmanager
-def workflow_commands_stopped(output_format: str) -> Iterator[None]:
-    """Keep GitHub from finding workflow commands in what candidate code made us print."""
-    if output_format != "github":
-        yield
-        return
-    token = os.urandom(16).hex()
-    click.echo(f"::stop-commands::{token}")
-    try:
-        yield
-    finally:
-        click.echo(f"::{token}::")
-
-
-def prepare(directory: Path, name: str) -> None:
-    """Make the report's folder, out of git's sight, and remove ``name`` of an earlier run.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    from tiergate.errors import UserError
-
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        # Only where it is ours alone: in a folder with other files it would hide them from git.
-        if not any(directory.iterdir()):
-            (directory / ".gitignore").write_text("*\n", encoding="ascii")
-        (directory / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--report {directory}: cannot write there: {error.strerror}; choose another folder"
-        ) from None
-
-
-@contextmanager
-def cancelled_by_signals(cancellation: Cancellation) -> Iterator[Cancellation]:
-    """Turn Ctrl-C, SIGTERM or a closed terminal into an end that still writes the report."""
-
-    def cancel(number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        cancellation.cancel(f"interrupted by {name}")
-        # Not by a stream, which the signal may have found in the middle of writing.
-        message = f"\ntiergate: {name}: ending what runs, then writing the report\n"
-        with suppress(OSError):
-            os.write(2, message.encode())
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, cancel) for number in numbers}
-    try:
-        yield cancellation
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 @contextmanager

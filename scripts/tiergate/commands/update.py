@@ -67,10 +67,9 @@ def command(
     reason, such as a failed test, is refused: the gate would only hide it.
     """
     from tiergate import candidate, checkers, expect_file, spec
-    from tiergate.commands.run import cancelled_by_signals
     from tiergate.environment import usable_cpus
     from tiergate.errors import ExitCode, UserError
-    from tiergate.processes import Cancellation
+    from tiergate.interruption import cancelled_by_signals
     from tiergate.repository import Repository
     from tiergate.verdict import write_atomically
 
@@ -84,7 +83,7 @@ def command(
     interpreter = candidate.find_python(python, repository.root)
     checker = checkers.get(criterion.uses)
     outcomes = checker.outcomes(criterion.parameters)
-    with cancelled_by_signals(Cancellation()) as cancellation:
+    with cancelled_by_signals() as cancellation:
         judged = candidate.Candidate(interpreter, repository, gate, usable_cpus(), cancellation)
         context = checkers.Context(
             criterion, judged, "cuda" if where == "cuda" else "cpu", lambda _: None

@@ -172,8 +172,11 @@ class _Prover:
 
         def attempt(work: _Work, index: int, example: CounterExample) -> Callable[[], None]:
             def task() -> None:
-                work.tried[index] = self._try(work, example)
-                self.listener.tried(work.criterion.id, work.tried[index])
+                tried = self._try(work, example)
+                if not tried.caught and self.candidate.cancellation.requested:
+                    return  # it was ended, which says nothing of the criterion
+                work.tried[index] = tried
+                self.listener.tried(work.criterion.id, tried)
 
             return task
 
@@ -315,7 +318,7 @@ def _conclusion(work: _Work) -> tuple[Conclusion, str]:
         return "not evaluated", "the untouched copy was not judged again"
     if work.after.status not in PASSING:
         return (
-            "not proven",
+            "not evaluated" if work.after.status == "error" else "not proven",
             f"the untouched copy does not pass again: {work.after.status}: {work.after.summary}",
         )
     return "proven", ""

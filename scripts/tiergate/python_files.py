@@ -96,9 +96,10 @@ def others(repository: Repository, known: Inventory) -> dict[str, bytes]:
     for name in repository.files:
         is_module = name.isprintable() and os.path.splitext(name)[1].lower() == ".py"  # noqa: PTH122 - of every file
         if is_module and name not in known.files and not leaves(name):
-            path = repository.root / name
-            if path.is_file():
-                sources[name] = path.read_bytes()
+            path = f"{repository.root}/{name}"
+            if os.path.isfile(path):  # noqa: PTH113 - of every file
+                with open(path, "rb") as stream:  # noqa: PTH123 - of every file
+                    sources[name] = stream.read()
     return sources
 
 

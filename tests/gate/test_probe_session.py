@@ -407,7 +407,7 @@ def test_environment_names_what_the_standard_library_finds(sample: Sample, metad
         (b"x = '\xff'\n", "SyntaxError"),
         (b"x = 1\0\n", "null bytes"),
         ("x = 1".encode("utf-16"), "SyntaxError"),
-        ("import torch\ntorch.\uff4c\uff4f\uff41\uff44(p)\n".encode(), "is read as 'load'"),
+        ("import torch  # …\ntorch.\uff4c\uff4f\uff41\uff44(p)\n".encode(), "is read as 'load'"),
     ],
 )
 def test_file_that_tools_would_misread_is_told(sample: Sample, content: bytes, message: str):

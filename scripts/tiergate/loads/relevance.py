@@ -62,7 +62,11 @@ _WORD = re.compile(rb"\w+")
 _STAR = re.compile(rb"^[ \t]*from\b[^\n#]*\bimport[ \t]*\*", re.MULTILINE)
 _ANY_STAR = re.compile(rb"import[ \t]*\*")
 # To the end of its line; in a string, a line may begin with an escaped line end.
-_IMPORTING = re.compile(rb"(?:from(?:[ \t\f.\w]|\\\r?\n)*?)?import\b(?:[^\n\\]|\\(?:\r?\n)?)*")
+# Two patterns, so that each begins with a word that is searched for as plain text.
+_IMPORTING = tuple(
+    re.compile(before + rb"import\b(?:[^\n\\]|\\(?:\r?\n)?)*")
+    for before in (rb"", rb"from(?:[ \t\f.\w]|\\\r?\n)*?")
+)
 _FIRST_QUOTED = re.compile(rb"[\"'][ \t]*(\w+)")
 _LOOK_BACK = 80
 _OFTEN = frozenset({b"self", b"cls"})
@@ -166,8 +170,9 @@ def _may_be_torch(values: bytes, name: bytes) -> bool:
 def imported_words(source: bytes) -> set[bytes]:
     """Return the words of import statements, also of those in strings, and words in quotes."""
     found = set(_FIRST_QUOTED.findall(source))
-    for statement in _IMPORTING.finditer(source):
-        found |= set(_WORD.findall(statement[0]))
+    for importing in _IMPORTING:
+        for statement in importing.finditer(source):
+            found |= set(_WORD.findall(statement[0]))
     return found
 
 

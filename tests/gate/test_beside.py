@@ -99,6 +99,21 @@ def test_file_that_the_session_took_is_left_alone(files, monkeypatch):
     assert here == ["test_fails.py"]
 
 
+def test_session_and_the_process_beside_it_meet_and_do_no_file_both(files, monkeypatch):
+    beside = Beside(map(str, files))
+    session, here = iter(map(str, files)), []
+    done: list[str] = []
+
+    def rewrite_while_the_session_takes_the_next(_: Any, file: str, number: int) -> None:
+        done.append(file)
+        here.append(next(session))
+        assert beside._done(here[-1]) is None
+
+    monkeypatch.setattr(beside, "_rewrite", rewrite_while_the_session_takes_the_next)
+    beside._rewrite_all()
+    assert sorted([*here, *done]) == sorted(map(str, files))
+
+
 def many(sample: Sample, body: str = "assert 1", **more: Any) -> None:
     for number in range(10):
         sample.write(f"tests/test_{number}.py", f"def test_{number}():\n    {body}\n")

@@ -78,8 +78,8 @@ class Beside:
     def _rewrite_all(self) -> None:
         rewrite: Any = sys.modules["_pytest.assertion.rewrite"]
         parent = os.getppid()
-        # From the end: one that kept just ahead of the session would be at the same file as it again
-        # and again, and both would do it.
+        # From the end: one that kept just ahead of the session would be at the same file as it
+        # again and again, and both would do it.
         for file, number in reversed(self._numbers.items()):
             if os.getppid() != parent:
                 return

@@ -59,6 +59,11 @@ class FindingsCache:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             self._known = {}  # missing or damaged: everything is read again
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anything is kept: a key that takes long to make is not needed otherwise."""
+        return self._path is not None
+
     def get(self, key: str) -> Any:
         """Return what was kept under a key, or None."""
         found = self._known.get(key)

@@ -28,6 +28,8 @@ def resolved(
         return Scan()
     sources = {path: file.source for path, file in inventory.files.items()}
     around = python_files.others(repository, inventory)
+    if not kept.loads.in_use:
+        return scan({**around, **sources}, list(sources), policy)
     key = findings_cache.digest(
         policy,
         *(file.digest for file in inventory.files.values()),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tiergate.probe import syntax
+from tiergate.probe.garbage import held_back
 from tiergate.python_files import Inventory, PythonFile
 from tiergate.scanning.kept import Caches
 
@@ -29,7 +30,7 @@ def is_own(python: Path) -> bool:
 def errors_by_judge(inventory: Inventory, kept: Caches) -> list[str]:
     """Return the files that this interpreter does not compile."""
     found = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore")
         for file in _new(inventory, kept):
             problem = syntax.problem(file.source, file.path)

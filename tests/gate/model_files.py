@@ -292,6 +292,8 @@ def _groups() -> Iterator[tuple[str, str, dict[str, bytes]]]:
         "field.npy": array(call(), "[('a', '<f8'), ('b', [('c', '|O')])]"),
         "objects.npz": zipped(array(call()), "x.npy"),
         "deflated.npz": zipped(array(call()), "x.npy", 8),
+        "second.npy": array(b"\0" * 8, "'<f8'") + array(call()),
+        "behind.npy": array(b"\0" * 24, "[('a', '<f8', (2,)), ('b', '<i8')]") + call(),
     }  # fmt: skip
     yield (
         "other calls that run or reach out",
@@ -315,6 +317,7 @@ def _groups() -> Iterator[tuple[str, str, dict[str, bytes]]]:
         "header.safetensors": safetensors(length=10**12), "gap.safetensors": safetensors(size=3),
         "zstd.pt": b"\x28\xb5\x2f\xfd" + b"\0" * 20, "header.npy": b"\x93NUMPY\x01\x00\xff\xff{",
         "short.npy": array(b"\0" * 8, "'<f8'", 2), "trailing.pkl": weights() + b"\0raw",
+        "raw-behind.npy": array(b"\0" * 8, "'<f8'") + b"raw",
         "short.gguf": gguf(cut=60), "version.gguf": gguf(version=9),
         "more.gguf": gguf(tensors=10**12), "half.pkl.gz": gzip.compress(weights() * 9)[:40],
         "comment.pt": _comment(), "deep.pt": _deep(),
@@ -326,6 +329,7 @@ def _groups() -> Iterator[tuple[str, str, dict[str, bytes]]]:
         "tensors.safetensors": safetensors(), "header-640.safetensors": safetensors(padding=640),
         "renamed-tensors.pt": safetensors(), "numbers.npy": array(b"\0" * 8, "'<f8'"),
         "fields.npy": array(b"\0" * 8, "[('Offset', '<f8')]"),
+        "two.npy": array(b"\0" * 8, "'<f8'") + array(b"\0" * 12, "'<U3'"),
         "numbers.npz": zipped(array(b"\0" * 8, "'<f8'"), "x.npy"), "model.gguf": gguf(),
         "tokens.bin": b"\x01\x02\x03 of some other program", "letters.txt":
             b"costs are high\nthey say\n", "picture.png": b"\x89PNG\r\n\x1a\n" + b"\0" * 40,

@@ -86,7 +86,7 @@ def test_harmless_files_pass_and_only_models_are_counted(sample: Sample):
             sample.write(f"models/{file.name}", file.content)
     verdict = look(sample)
     assert verdict.status == "pass", verdict.evidence.findings
-    assert verdict.evidence.observed == {"examined": 15}
+    assert verdict.evidence.observed == {"examined": 16}
 
 
 def test_policy_none_takes_no_pickle_and_any_tensor(sample: Sample):

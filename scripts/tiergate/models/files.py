@@ -110,7 +110,7 @@ class _Look:
         if start[257:262] == b"ustar" or (model and _is_old_tar(start)):
             yield archives.tar_members(stream, where, inside, model=model or depth > 0)
         if start.startswith(tensors.NUMPY):
-            yield _numpy(stream, where)
+            yield self._numpy(stream, name, where, depth)
         if start.startswith(tensors.GGUF) and (model or start[4:8] in _GGUF_VERSIONS):
             yield _told(tensors.problem(tensors.check_gguf, stream), where)
         for magic, kind in _COMPRESSED.items():
@@ -119,6 +119,32 @@ class _Look:
         for magic, kind in _OPAQUE.items():
             if model and start.startswith(magic):
                 yield _told(f"compressed with {kind}, which is not looked into", where)
+
+    def _numpy(self, stream: IO[bytes], name: str, where: str, depth: int) -> Iterator[Found]:
+        """Look at arrays, one behind the other as ``numpy.save`` writes them to an open file."""
+        size = tensors.size_of(stream)
+        at = 0
+        while at < size:
+            rest = streams.window(stream, at, size - at) if at else stream
+            if not streams.start_of(rest, len(tensors.NUMPY)).startswith(tensors.NUMPY):
+                yield from self.at(rest, name, f"{where}/(behind the array)".lstrip("/"), depth + 1)
+                return
+            rest.seek(0)
+            try:
+                length = tensors.read_numpy_header(rest, size - at)
+            except tensors.WrongError as error:
+                yield Found("unreadable", where, str(error))
+                return
+            if length is None:
+                place = f"{where}/(objects)".lstrip("/")
+                seen = pickles.read(rest)
+                yield Found("pickle", place, stream=seen)
+                if seen.problem:
+                    yield Found(
+                        "unreadable", place, f"a pickle that cannot be read: {seen.problem}"
+                    )
+                return
+            at += length
 
     def _begins(self, stream: IO[bytes], kind: str, *, certain: bool) -> bool:
         """Tell whether something can be decompressed; two bytes are no evidence of zlib."""
@@ -157,21 +183,6 @@ def _unknown(stream: IO[bytes], start: bytes, name: str, where: str) -> Iterator
 def _is_text(start: bytes) -> bool:
     """Tell a list of import paths, which Python calls .pth as well."""
     return start.isascii() and all(byte >= 0x20 or byte in b"\t\r\n" for byte in start)
-
-
-def _numpy(stream: IO[bytes], where: str) -> Iterator[Found]:
-    try:
-        size = tensors.size_of(stream)
-        if not tensors.read_numpy_header(stream, size):
-            return
-    except tensors.WrongError as error:
-        yield Found("unreadable", where, str(error))
-        return
-    place = f"{where}/(objects)".lstrip("/")
-    seen = pickles.read(stream)
-    yield Found("pickle", place, stream=seen)
-    if seen.problem:
-        yield Found("unreadable", place, f"a pickle that cannot be read: {seen.problem}")
 
 
 def _told(problem: str, where: str) -> Iterator[Found]:

@@ -171,14 +171,14 @@ class _Gguf:
         return self.number(8)
 
 
-def read_numpy_header(stream: IO[bytes], size: int) -> bool:
-    """Read a numpy file's header; the stream, of that size, is left behind it.
+def read_numpy_header(stream: IO[bytes], size: int) -> int | None:
+    """Read a numpy array's header; the stream, of that size, is left behind it.
 
     Returns:
-        Whether it holds objects, that is, a pickle.
+        How long header and array are together; None where it holds objects, that is, a pickle.
 
     Raises:
-        WrongError: it cannot be read, or the file is shorter than its array.
+        WrongError: it cannot be read, or the stream is shorter than its array.
     """
     start = stream.read(len(NUMPY) + 2)
     major = start[-2] if len(start) == len(NUMPY) + 2 else 0
@@ -195,14 +195,28 @@ def read_numpy_header(stream: IO[bytes], size: int) -> bool:
         header = ast.literal_eval(plain)
         description, shape = header["descr"], header["shape"]
         items = math.prod(shape)
-        objects = _has_objects(description)
+        if _has_objects(description):
+            return None
+        whole: int = len(start) + width + length + items * _item_size(description)
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError):
         raise WrongError("a numpy header that cannot be read") from None
-    if not objects and (match := _ITEM.fullmatch(str(description))):
-        each = int(match[2]) * (4 if match[1] == "U" else 1)
-        if len(start) + width + length + items * each > size:
-            raise WrongError("truncated: its array is longer")
-    return objects
+    if items < 0 or whole > size:
+        raise WrongError("truncated: its array is longer")
+    return whole
+
+
+def _item_size(description: Any) -> int:
+    """Return how many bytes an item takes whose dtype numpy writes like this."""
+    if isinstance(description, list):
+        # A field is a name, a dtype and, of an array, its shape.
+        return sum(_item_size(field[1]) * math.prod(*field[2:] or [()]) for field in description)
+    if isinstance(description, tuple):
+        base, shape = description
+        return _item_size(base) * math.prod(shape)
+    match = _ITEM.fullmatch(description)
+    if match is None:
+        raise ValueError("no dtype that numpy writes")
+    return int(match[2]) * (4 if match[1] == "U" else 1)
 
 
 def _has_objects(description: Any) -> bool:

@@ -28,6 +28,10 @@ class Given:
         """Return the first positional argument."""
         return self.values[0] if self.values else NOTHING
 
+    def keyword(self, name: str) -> Values:
+        """Return the argument that is given by this name."""
+        return dict(self._keywords).get(name, NOTHING)
+
     def arguments(self, skipped: int = 0) -> list[Arguments]:
         """Return the alternatives that ``**mappings`` make."""
         alternatives: list[tuple[dict[str, Values], bool]] = [({}, True)]

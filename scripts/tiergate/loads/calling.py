@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 from tiergate.loads import folding
@@ -13,12 +12,14 @@ from tiergate.loads.containers import merged, only, only_table
 from tiergate.loads.library import FOLLOWING_FIRST, Library
 from tiergate.loads.scopes import Scope
 from tiergate.loads.values import (
+    HOLDER,
     NOTHING,
     UNKNOWN,
     Constant,
     Display,
     Function,
     Getter,
+    Holder,
     Loader,
     Local,
     Partial,
@@ -32,6 +33,7 @@ from tiergate.loads.values import (
     constants,
     either,
     has_torch,
+    holds_torch,
 )
 
 
@@ -52,11 +54,6 @@ class Calling(Library):
         self._asked_returns: set[int] = set()
         self._given_torch: set[str] = set()
         """Names of functions that are called with torch itself."""
-
-    # Provided by who follows statements.
-
-    @abstractmethod
-    def _store_attribute(self, name: str, values: Values) -> None: ...
 
     def _of_call(self, node: ast.Call) -> Values:
         functions, base = self._called(node.func)
@@ -91,10 +88,17 @@ class Calling(Library):
                 found |= self._call_getter(value, given, relied)
             elif isinstance(value, Local):
                 found |= frozenset({Local()})
+            elif isinstance(value, Holder):
+                found = either(HOLDER, found)
             else:
                 found = either(UNKNOWN, found)
         if base is not None and functions == UNKNOWN:
             found = self._call_method(node.func, base, given) or found
+        if self._may_give_back(found) and (
+            any(map(holds_torch, (*arguments, *(values for _, values in keywords))))
+            or (base is not None and not has_torch(base) and holds_torch(base))
+        ):
+            found |= HOLDER
         return self._placed(found or UNKNOWN, node)
 
     def _called(self, function: ast.expr) -> tuple[Values, Values | None]:
@@ -103,6 +107,14 @@ class Calling(Library):
             return self._evaluate(function, held=True), None
         base = self._evaluate(function.value, held=True)
         return bounded(self._placed(self._member(base, function.attr), function)), base
+
+    @staticmethod
+    def _may_give_back(values: Values) -> bool:
+        """Tell whether what a call gives is not known: it may be what it was given."""
+        return not values or any(
+            type(value) is Unknown or (type(value) is Symbol and value.dotted.endswith("()"))
+            for value in values
+        )
 
     def _pass_modules(self, function: ast.expr, given: Sequence[Values]) -> None:
         """Remember that functions of this name are given torch itself."""

@@ -47,6 +47,8 @@ def judge(function: Loader | Partial, given: Arguments, policy: Policy) -> Judge
         function = function.function
     if function.never_safe:
         return Judgement("unsafe", "a private function of torch that unpickles without a check")
+    if merged.get("pickle_module") == frozenset({Constant("NoneType", None)}):
+        del merged["pickle_module"]  # as if it were left out
     if "pickle_module" in merged or positional > _PICKLE_MODULE:
         return Judgement("unsafe", "it is given a pickle_module of its own; leave it out")
     if "weights_only" not in merged:

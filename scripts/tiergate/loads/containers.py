@@ -6,10 +6,12 @@ import ast
 from collections.abc import Iterable, Sequence
 
 from tiergate.loads.values import (
+    HOLDER,
     NOTHING,
     UNKNOWN,
     Constant,
     Display,
+    Holder,
     Table,
     Value,
     Values,
@@ -30,6 +32,8 @@ def unpacked(values: Values, targets: Sequence[ast.expr]) -> list[Values]:
                 parts[index] |= value.items[index]
             elif isinstance(value, Display):
                 parts[index] |= union(value.items) | UNKNOWN
+            elif isinstance(value, Holder):
+                parts[index] |= HOLDER
             else:
                 parts[index] |= UNKNOWN
     return parts

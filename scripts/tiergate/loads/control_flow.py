@@ -6,7 +6,16 @@ import ast
 from collections.abc import Callable, Iterable, Sequence
 
 from tiergate.loads.statements import Statements
-from tiergate.loads.values import NOTHING, UNKNOWN, Symbol, Values, bounded, either
+from tiergate.loads.values import (
+    HOLDER,
+    NOTHING,
+    UNKNOWN,
+    Symbol,
+    Values,
+    bounded,
+    either,
+    holds_torch,
+)
 
 _LOOPS = 4
 _NEVER_SWALLOWING = ("builtins.open()", "torch.")
@@ -44,7 +53,7 @@ class ControlFlow(Statements):
         return self._save()
 
     def _do_if(self, node: ast.If) -> None:
-        self._evaluate(node.test)
+        self._test(node.test)
         before = self._save()
         self._merge([self._branch(before, node.body), self._branch(before, node.orelse)])
 
@@ -84,7 +93,7 @@ class ControlFlow(Statements):
 
     def _do_while(self, node: ast.While) -> None:
         def begin() -> None:
-            self._evaluate(node.test)
+            self._test(node.test)
 
         self._loop(begin, node)
 
@@ -130,18 +139,19 @@ class ControlFlow(Statements):
     _do_trystar = _do_try
 
     def _do_match(self, node: ast.Match) -> None:
-        self._evaluate(node.subject)
+        subject = self._evaluate(node.subject)
+        captured = HOLDER if holds_torch(subject) else UNKNOWN
         before = self._save()
         ends = [before]
         for case in node.cases:
             self._restore(before)
             for part in ast.walk(case.pattern):
                 if isinstance(part, (ast.MatchAs, ast.MatchStar)) and part.name:
-                    self._bind(part.name, UNKNOWN)
+                    self._bind(part.name, captured)
                 elif isinstance(part, ast.MatchMapping) and part.rest:
-                    self._bind(part.rest, UNKNOWN)
+                    self._bind(part.rest, captured)
             if case.guard is not None:
-                self._evaluate(case.guard)
+                self._test(case.guard)
             self._execute(case.body)
             ends.append(self._save())
         self._merge(ends)

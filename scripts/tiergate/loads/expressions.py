@@ -80,8 +80,14 @@ class Expressions(Calling):
             return constant(node.value)
         return UNKNOWN
 
+    def _test(self, node: ast.expr) -> None:
+        """Evaluate what is only asked for its truth: whoever does so keeps nothing of it."""
+        values = self._evaluate(node, held=True)
+        if not isinstance(node, ast.NamedExpr):
+            self._looked_at([values])
+
     def _of_ifexp(self, node: ast.IfExp) -> Values:
-        self._evaluate(node.test)
+        self._test(node.test)
         return self._evaluate(node.body, held=True) | self._evaluate(node.orelse, held=True)
 
     def _of_boolop(self, node: ast.BoolOp) -> Values:
@@ -124,7 +130,11 @@ class Expressions(Calling):
         return folding.binary(node.op, left, right) or UNKNOWN
 
     def _of_unaryop(self, node: ast.UnaryOp) -> Values:
-        return folding.unary(node.op, self._evaluate(node.operand)) or UNKNOWN
+        truth = isinstance(node.op, ast.Not)
+        operand = self._evaluate(node.operand, held=truth)
+        if truth:
+            self._looked_at([operand])
+        return folding.unary(node.op, operand) or UNKNOWN
 
     def _of_compare(self, node: ast.Compare) -> Values:
         operands = [self._evaluate(e, held=True) for e in (node.left, *node.comparators)]

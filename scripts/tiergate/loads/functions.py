@@ -11,16 +11,20 @@ from tiergate.loads.findings import Place
 from tiergate.loads.lines import stands_within
 from tiergate.loads.scopes import FunctionNode, Scope, names_of, returns_plainly
 from tiergate.loads.values import (
+    HOLDER,
     NOTHING,
     UNKNOWN,
     Function,
+    Holder,
     Loader,
     Local,
     Partial,
     Table,
+    Value,
     Values,
     bounded,
     constant,
+    holds_torch,
     is_torch,
     loaders,
     symbol,
@@ -128,7 +132,13 @@ class Functions(Expressions):
         if scope.plain is None:
             scope.plain = returns_plainly(node, generators=self._may_yield(node))
         if not scope.plain:
-            values = frozenset(loaders(values)) | UNKNOWN
+            values = frozenset(v for v in values if _may_load(v)) | UNKNOWN
+        name = getattr(node, "name", "")
+        method = scope.parent is not None and scope.parent.kind == "class"
+        if name and method and holds_torch(values):
+            self._store_attribute(name, HOLDER)
+        if name == "__getattr__" and loaders(values):
+            self._store_attribute("load", values)
         number = self._functions[id(node)].number
         known = self._returns.get(number, NOTHING)
         if not values <= known:
@@ -155,7 +165,7 @@ class Functions(Expressions):
 
     def _store_attribute(self, name: str, values: Values) -> None:
         """Remember torch.load under an attribute's name, whosever attribute it is."""
-        found = frozenset(v for v in values if isinstance(v, (Loader, Partial)) or is_torch(v))
+        found = frozenset(v for v in values if _may_load(v))
         if not found or (name == "torch" and not loaders(values)):
             return  # an attribute of that name is torch already
         for value in loaders(values):
@@ -165,3 +175,8 @@ class Functions(Expressions):
         if not found <= known:
             self._attributes[name] = bounded(known | found)
             self._changed = True
+
+
+def _may_load(value: Value) -> bool:
+    """Tell whether a value is torch.load, or something that may have it."""
+    return isinstance(value, (Loader, Partial, Holder)) or is_torch(value)

@@ -35,6 +35,7 @@ _HOT = (
     (b"return", rb"return(?<!\wreturn)\s*\(?\s*(?:torch|serialization)\b(?![ \t]*\.)"),
     (b"= torch", rb"=[ \t]*torch\b(?![ \t]*\.)"),
     (b"=torch", rb"=torch\b(?![ \t]*\.)"),
+    (b"torch)", rb"torch\)(?<=[\s,(]torch\))"),
     (b"import_module", rb"import_module"),
     (b"__import__", rb"__import__"),
     (b"resolve_name", rb"resolve_name"),

@@ -105,6 +105,9 @@ class Interpreter(ControlFlow):
         found = {n: useful for n, v in self._module.all.items() if (useful := exported(v))}
         if any(star in {"torch", "torch.serialization"} for star in self._module.stars):
             found.setdefault("load", symbol("torch.load"))
+        for value in self._module.all.get("__getattr__", NOTHING):
+            if isinstance(value, Function) and loaders(self._returns.get(value.number, NOTHING)):
+                found.setdefault("load", symbol("torch.load"))
         return found
 
     def _round(self) -> None:
@@ -112,7 +115,8 @@ class Interpreter(ControlFlow):
         self._changed = False
         self._stored = {}
         self._queue = []
-        self._hot.find(self._names_that_load())
+        names = self._names_that_load()
+        self._hot.find(names)
         module = self._module
         module.env, module.running = {}, True
         self._scope, self._live = module, True
@@ -124,6 +128,8 @@ class Interpreter(ControlFlow):
             if id(node) not in done and (id(node) in self._within_text or self._hot.within(node)):
                 done.add(id(node))
                 self._run_function(node, scope)
+        # Functions that use a name which turned out to load are still to be followed.
+        self._changed |= not self._names_that_load() <= names
 
     def _names_that_load(self) -> set[str]:
         names = {name for name, values in self._attributes.items() if values}

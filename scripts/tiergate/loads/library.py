@@ -97,6 +97,9 @@ class Library(Members, ABC):
     @abstractmethod
     def _execute(self, body: list[ast.stmt]) -> None: ...
 
+    @abstractmethod
+    def _store_attribute(self, name: str, values: Values) -> None: ...
+
     def _call_symbol(self, dotted: str, given: Given, relied: set[str]) -> Values:
         first = given.first
         follow = self._followers.get(dotted)
@@ -206,12 +209,13 @@ class Library(Members, ABC):
         name = only(given.values[1]) if len(given.values) == 3 else None
         if isinstance(name, str):
             self._replaced(given.node, given.first, name, given.values[2])
+            self._store_attribute(name, given.values[2])
         return UNKNOWN
 
     def _imported(self, dotted: str, given: Given) -> Values:
         del dotted
-        found = constants(given.first, str)
-        package = only(given.values[1]) if len(given.values) > 1 else None
+        found = constants(given.first or given.keyword("name"), str)
+        package = only(given.values[1] if len(given.values) > 1 else given.keyword("package"))
         if found is None:
             return UNKNOWN
         names = [

@@ -11,10 +11,12 @@ from tiergate.loads.findings import Finding
 from tiergate.loads.judging import Judging
 from tiergate.loads.scopes import Scope
 from tiergate.loads.values import (
+    HOLDER,
     NOTHING,
     UNKNOWN,
     Constant,
     Display,
+    Holder,
     Loader,
     Partial,
     Symbol,
@@ -23,7 +25,7 @@ from tiergate.loads.values import (
     Values,
     bounded,
     either,
-    passes_torch_on,
+    has_load,
     symbol,
 )
 
@@ -66,6 +68,9 @@ class Members(Judging):
                 found |= self._inside(value, name)
             elif isinstance(value, Constant):
                 found |= UNKNOWN
+            elif isinstance(value, Holder):
+                inside = symbol(f"torch.{name}")
+                found |= inside if has_load(inside) else HOLDER
             else:
                 found |= self._attributes.get(name, NOTHING) | UNKNOWN
                 if name == "torch" and isinstance(value, Unknown):
@@ -95,7 +100,7 @@ class Members(Judging):
         return UNKNOWN
 
     def _dotted(self, dotted: str) -> Values:
-        if dotted.startswith("torch.") or passes_torch_on(dotted):
+        if dotted.startswith("torch."):
             return symbol(dotted)
         own = self._lookup(dotted)
         return own if own is not None else symbol(dotted)
@@ -113,7 +118,7 @@ class Members(Judging):
             elif isinstance(value, Symbol) and isinstance(key, str):
                 if value.dotted in _NAMESPACES:
                     found |= self._read(key)
-                elif value.dotted == "sys.modules":
+                elif value.dotted == "sys.modules" or value.dotted.endswith(".__globals__"):
                     found |= symbol(key)
                 elif value.dotted.endswith(".__dict__"):
                     found |= self._dotted(f"{value.dotted.removesuffix('.__dict__')}.{key}")
@@ -121,6 +126,8 @@ class Members(Judging):
                     found |= UNKNOWN
             elif isinstance(value, Constant) and key is not None:
                 found |= folding.subscript(frozenset({value}), key) or UNKNOWN
+            elif isinstance(value, Holder):
+                found |= HOLDER
             else:
                 found |= UNKNOWN
         return found or UNKNOWN
@@ -136,6 +143,8 @@ class Members(Judging):
             if isinstance(value, Display):
                 for item in value.items:
                     found |= item
+            elif isinstance(value, Holder):
+                found |= HOLDER
             else:
                 found |= UNKNOWN
         return bounded(found or UNKNOWN)

@@ -15,7 +15,7 @@ from tiergate.loads import relevance
 from tiergate.loads.calls import Policy
 from tiergate.loads.findings import Finding
 from tiergate.loads.interpreter import Interpreter, Result
-from tiergate.loads.values import NOTHING, Symbol, Values, symbol
+from tiergate.loads.values import NOTHING, Symbol, Values, passes_torch_on, symbol
 
 _ROUNDS = 10
 _DEEPEST = 6
@@ -205,7 +205,7 @@ class Project:
         for path in self._files(tuple(module.split(".")), importer):
             result = self._analysis.results.get(path)
             for name, values in result.exports.items() if result else ():
-                if not name.startswith("_"):
+                if not name.startswith("_") or b"__all__" in self._sources[path]:
                     found[name] = found.get(name, NOTHING) | values
         return found
 
@@ -220,12 +220,16 @@ class Project:
             for path in files:
                 values |= self._exported(path, parts[length], depth)
             if not values:
-                return None
+                break
             rest = parts[length + 1 :]
             if not rest:
                 return values
             symbols = [v.dotted for v in values if isinstance(v, Symbol)]
             return NOTHING.union(*(symbol(".".join((s, *rest))) for s in symbols)) or None
+        if passes_torch_on(dotted) and self._files(parts, importer):
+            above = (self._sources[path] for path in self._files(parts[:-1], importer))
+            if not any(map(relevance.may_bind_torch, above)):
+                return frozenset({Symbol(dotted)})  # a module of the repository that is called so
         return None
 
     def _exported(self, path: str, name: str, depth: int) -> Values:

@@ -19,7 +19,9 @@ _IMPORTED = re.compile(
     rb"from(?<!\wfrom)\s+[\w.]*torch(?:\.serialization)?\s+import\s*(?:\([^)]*\b(?:load|_load|_legacy_load)\b"
     rb"|[^\n(]*\b(?:load|_load|_legacy_load)\b|\*|[^\n]*\\)"
 )
-_BEFORE_DOT = re.compile(rb"(\w+|[)\]}\"'])" + _GAP + rb"\." + _GAP + rb"(?:_legacy_|_)?\Z")
+_BEFORE_DOT = re.compile(
+    rb"(\w+|[)\]}\"'\x80-\xff])" + _GAP + rb"\." + _GAP + rb"(?:_legacy_|_)?\Z"
+)
 _STRING = re.compile(rb"[\"'][\w.:]*\bload[\"']")
 _QUOTED = re.compile(rb"(?:getattr|__dict__|vars)\b[^;\"']{0,500}[\"']load[\"']")
 _BY_NAME = re.compile(
@@ -36,7 +38,7 @@ _PLAIN_IMPORT = re.compile(
 )
 _HANDED_ON = re.compile(
     rb"\b(?:return|yield|lambda[^:\n]*:)\s*\(?\s*torch\b(?!\s*\.)|^[\s(\[]*torch[\s),\]]*$|,\s*torch\s*$"
-    rb"|(?<!attr)(?<!vars)(?<!dir)\(\s*torch\s*[,)]|,\s*torch\s*[,)]",
+    rb"|(?<!attr)(?<!vars)(?<!dir)\(\s*torch\s*[,)]|,\s*torch\s*[,)}\]]|[\[{:]\s*torch\s*[,}\]]",
     re.MULTILINE,
 )
 # Ways to name an attribute or to run code without writing its name. Each begins with what is
@@ -186,9 +188,9 @@ def may_import(source: bytes, module: str, names: frozenset[str]) -> bool:
         return True
     found = (re.escape(name) for name in present)
     called = (
-        rb"\b(?:"
+        rb"(?<!\w)(?:"
         + b"|".join(found)
-        + rb")\b(?![ \t]+(?!(?:and|as|else|for|if|in|is|or)\b)[A-Za-z])"
+        + rb")(?!\w)(?![ \t]+(?!(?:and|as|else|for|if|in|is|or)\b)[A-Za-z])"
     )
     return re.search(called, source) is not None
 
@@ -228,6 +230,18 @@ def _names(source: bytes, module: str) -> bool:
 _FROM_HERE = re.compile(rb"from(?<!\wfrom)\s+\.+\s+import\b")
 
 
+def may_bind_torch(source: bytes) -> bool:
+    """Tell whether a package may have torch itself under that name, and not a module of its own."""
+    return _BINDS_TORCH.search(source) is not None
+
+
+_BINDS_TORCH = re.compile(
+    rb"(?:^|[;:])[ \t]*import\b[^\n]*\btorch\b|from[ \t]+\w[\w.]*[ \t]+import\b[^\n]*\btorch\b"
+    rb"|import[ \t]*\*|\btorch[ \t]*=|__getattr__",
+    re.MULTILINE,
+)
+
+
 def rebinds_own_names(source: bytes) -> bool:
     """Tell whether a file may bind its own names by way of a dictionary or as text."""
     return _NAMESPACE.search(source) is not None
@@ -246,7 +260,10 @@ def passed_on(source: bytes) -> dict[str, list[tuple[int, str, str]]]:
     found: dict[str, list[tuple[int, str, str]]] = {}
 
     def add(name: bytes, level: int, module: bytes, there: bytes) -> None:
-        found.setdefault(name.decode(), []).append((level, module.decode(), there.decode()))
+        imported, origin, original = (
+            part.decode("utf-8", "replace") for part in (name, module, there)
+        )
+        found.setdefault(imported, []).append((level, origin, original))
 
     at = source.find(b"from")
     while at >= 0:
@@ -280,14 +297,14 @@ def other_names_of_torch(sources: Iterable[bytes]) -> re.Pattern[bytes] | None:
     if not names:
         return None
     words = b"|".join(re.escape(name) for name in sorted(names))
-    return re.compile(rb"\b(?:" + words + rb")" + _GAP + rb"\." + _GAP + _LOAD)
+    return re.compile(rb"(?<!\w)(?:" + words + rb")" + _GAP + rb"\." + _GAP + _LOAD)
 
 
 _FROM = re.compile(
-    rb"from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*"
-    rb"(\([\w\s,#.]*\)|[\w \t,*]*(?:\\\r?\n[\w \t,]*)*)"
+    rb"from[ \t]+(\.*)[ \t]*([\w\x80-\xff.]*)[ \t]+import[ \t]*"
+    rb"(\([\w\x80-\xff\s,#.]*\)|[\w\x80-\xff \t,*]*(?:\\\r?\n[\w\x80-\xff \t,]*)*)"
 )
-_AS = re.compile(rb"\b(torch(?:\.serialization)?|serialization)[ \t]+as[ \t]+(\w+)")
+_AS = re.compile(rb"\b(torch(?:\.serialization)?|serialization)[ \t]+as[ \t]+([\w\x80-\xff]+)")
 _TORCH_ALONE = rb"=[ \t]*(torch(?:\.serialization)?)[ \t]*(?:[;#\r\n]|$)"
 _IS_TORCH = re.compile(_TORCH_ALONE, re.MULTILINE)
-_EQUALS = re.compile(rb"^[ \t]*(\w+)[ \t]*" + _TORCH_ALONE, re.MULTILINE)
+_EQUALS = re.compile(rb"^[ \t]*([\w\x80-\xff]+)[ \t]*" + _TORCH_ALONE, re.MULTILINE)

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from tiergate.loads.calls import Policy
 from tiergate.loads.containers import loose, unpacked
 from tiergate.loads.functions import Functions
+from tiergate.loads.members import is_namespace
 from tiergate.loads.scopes import Scope
 from tiergate.loads.values import (
     UNKNOWN,
     Constant,
+    Symbol,
     Table,
     Values,
     constant,
+    holds_torch,
     is_torch,
     symbol,
 )
@@ -66,6 +69,11 @@ class Statements(Functions):
         values = self._evaluate(node.value, held=bare)
         if bare:
             self._looked_at([values])
+
+    def _do_assert(self, node: ast.Assert) -> None:
+        self._test(node.test)
+        if node.msg is not None:
+            self._evaluate(node.msg)
 
     def _do_assign(self, node: ast.Assign) -> None:
         if len(node.targets) == 1 and self._pairwise(node.targets[0], node.value):
@@ -142,6 +150,10 @@ class Statements(Functions):
                 for value in base
             )
             self._bind(target.value.id, changed)
+        if isinstance(key, str) and holds_torch(values):
+            self._store_attribute(key, values)  # self.__dict__["backend"] = torch
+            if any(isinstance(v, Symbol) and is_namespace(v.dotted) for v in base):
+                self._bind(key, values)
         if key == "load" and any(
             v == next(iter(symbol(name))) for v in base for name in ("torch.__dict__",)
         ):

@@ -102,11 +102,28 @@ class Local(msgspec.Struct, frozen=True):
     """A class of the file, or an instance of one: certainly not torch."""
 
 
-Value = Unknown | Constant | Symbol | Loader | Partial | Display | Table | Getter | Function | Local
+class Holder(msgspec.Struct, frozen=True):
+    """What torch was given to, and is not followed: torch itself perhaps, or something with it."""
+
+
+Value = (
+    Unknown
+    | Constant
+    | Symbol
+    | Loader
+    | Partial
+    | Display
+    | Table
+    | Getter
+    | Function
+    | Local
+    | Holder
+)
 Values = frozenset[Value]
 
 UNKNOWN: Values = frozenset({Unknown()})
 NOTHING: Values = frozenset()
+HOLDER: Values = frozenset({Unknown(), Holder()})
 
 
 def _key(item: tuple[str, Values]) -> str:
@@ -153,6 +170,22 @@ def has_torch(values: Values) -> bool:
     return False
 
 
+def holds_torch(values: Values) -> bool:
+    """Tell whether one of the values is the module torch, or has it in it."""
+    for value in values:
+        kind = type(value)
+        if kind is Symbol:
+            if value.dotted in _MODULES:  # type: ignore[union-attr]
+                return True
+        elif (
+            kind is Holder
+            or (isinstance(value, Display) and any(map(holds_torch, value.items)))
+            or (isinstance(value, Table) and any(holds_torch(item) for _, item in value.items))
+        ):
+            return True
+    return False
+
+
 def is_load(value: Value) -> bool:
     """Tell whether a value is torch.load, or one of the functions behind it, without a place."""
     return type(value) is Symbol and value.dotted in _LOADS
@@ -179,6 +212,8 @@ def exported(values: Iterable[Value]) -> Values:
     for value in values:
         if isinstance(value, Loader):
             found.add(Symbol("torch.serialization._load" if value.never_safe else LOAD))
+        elif isinstance(value, Holder):
+            found.add(Symbol("torch"))
         elif isinstance(value, Partial) or is_load(value) or is_torch(value):
             found.add(value)
     return frozenset(found)
@@ -188,7 +223,7 @@ def bounded(values: Values) -> Values:
     """Return the same or, where there are too many, what must not be lost and anything."""
     if len(values) <= _MOST:
         return values
-    kept = frozenset(v for v in values if isinstance(v, (Loader, Partial, Symbol)))
+    kept = frozenset(v for v in values if isinstance(v, (Loader, Partial, Symbol, Holder)))
     return (kept if len(kept) <= 4 * _MOST else frozenset(loaders(kept))) | UNKNOWN
 
 

@@ -9,8 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from tiergate import assembly, drift, waivers
+from tiergate import assembly, checkers, drift, waivers
 from tiergate.errors import ExitCode
+from tiergate.expectation import mismatches
 from tiergate.fields import Device
 from tiergate.plan import Cell, all_cells
 from tiergate.shards import ShardPlan, mismatch, uncovered
@@ -195,6 +196,7 @@ def decide(
 
     in_scope = [w for w in deciding.waivers if only is None or w.criterion in only]
     problems += _unwaived([*cells, *own], deciding.waivers, today)
+    problems += _contradictions([*cells, *own])
     judged = [decision.verdict for decision in cells if decision.verdict is not None]
     unfit = waivers.problems(in_scope, judged, today)
     problems += unfit
@@ -295,6 +297,21 @@ def _unwaived(cells: Sequence[CellDecision], known: Sequence[Waiver], today: dat
             failed = msgspec.structs.replace(verdict, status="fail")
             if waivers.apply(failed, known, today).status != "waived":
                 result.append(f"{verdict.cell}: waived, but the spec has no waiver for it today")
+    return result
+
+
+def _contradictions(cells: Sequence[CellDecision]) -> list[str]:
+    """A verdict may only say ``pass`` where what it counted is what the spec expects."""
+    result = []
+    for decision in cells:
+        verdict, criterion = decision.verdict, decision.cell.criterion
+        if verdict is not None and verdict.status == "pass" and verdict.evidence.observed:
+            outcomes = checkers.get(criterion.uses).outcomes(criterion.parameters)
+            wrong = mismatches(criterion.expect, verdict.evidence.observed, outcomes)
+            if wrong:
+                result.append(
+                    f"{verdict.cell}: says that it passed, and counts otherwise: {wrong[0]}"
+                )
     return result
 
 

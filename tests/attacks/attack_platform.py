@@ -14,7 +14,7 @@ from tiergate import plan, spec, verdict
 from tiergate.decide import Decision, decide
 from tiergate.errors import UserError
 from tiergate.spec import Spec
-from tiergate.verdict import Report, Run, Source, Verdict
+from tiergate.verdict import Evidence, Report, Run, Source, Verdict
 
 GATE = """\
 gate: SAMPLE
@@ -83,9 +83,22 @@ def good(of: Spec, device: Any, **changes: Any) -> Report:
     return msgspec.structs.replace(made, **changes)
 
 
+def _counting(of: Spec, **observed: int) -> Report:
+    """Return the report of the CPU's leg, with what the tests came to."""
+    leg = good(of, "cpu")
+    tests, *others = leg.verdicts
+    counted = msgspec.structs.replace(tests, evidence=Evidence(observed=observed))
+    return msgspec.structs.replace(leg, verdicts=[counted, *others])
+
+
 def both(of: Spec) -> list[Report]:
     """Return the reports of two legs in which all is well: the control of every report attack."""
     return [good(of, "cpu"), good(of, "cuda")]
+
+
+def counted(of: Spec) -> list[Report]:
+    """Return two good reports, one of which says what it counted."""
+    return [_counting(of, passed=3), good(of, "cuda")]
 
 
 def decision(reports: Callable[[Spec], list[Report]]) -> Decision:
@@ -138,6 +151,12 @@ REPORTS = [
         "a cell passes although what it needs failed",
         lambda of: _failing(of, needed=True),
         "passed, although tests@cpu did not",
+    ),
+    ReportAttack(
+        "contradictory",
+        "a report says that a cell passed, in which a test failed",
+        lambda of: [_counting(of, passed=2, failed=1), good(of, "cuda")],
+        "tests@cpu: says that it passed, and counts otherwise: failed: expected 0, observed 1",
     ),
     ReportAttack(
         "doubled",

@@ -56,6 +56,7 @@ def test_reports_that_do_not_add_up_do_not_pass(attack: ReportAttack) -> None:
 
 def test_two_good_reports_pass() -> None:
     assert attack_platform.decision(attack_platform.both).exit_code == ExitCode.PASSED
+    assert attack_platform.decision(attack_platform.counted).exit_code == ExitCode.PASSED
 
 
 @pytest.mark.parametrize("attack", attack_shards.REPORTS, ids=lambda attack: attack.name)

@@ -143,6 +143,8 @@ class Origin:
         command += ["--workflows", ".github/workflows/gate.yml", "--no-skip-checkout"]
         command += ["--platform", "ubuntu-24.04=-self-hosted"]
         command += ["--no-cache-server", "--action-offline-mode", "--pull=false"]
+        # Jobs side by side share a map of local repositories without a lock: at times act crashes.
+        command += ["--concurrent-jobs", "1"]
         command += ["--action-cache-path", str(self.folder / "act")]
         texts = "".join(path.read_text() for path in WORKFLOW.parent.glob("*.yml"))
         for name, last, ref in set(_ACTION.findall(texts)):

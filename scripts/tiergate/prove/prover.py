@@ -173,8 +173,8 @@ class _Prover:
         def attempt(work: _Work, index: int, example: CounterExample) -> Callable[[], None]:
             def task() -> None:
                 tried = self._try(work, example)
-                if not tried.caught and self.candidate.cancellation.requested:
-                    return  # it was ended, which says nothing of the criterion
+                if self.candidate.cancellation.requested:
+                    return  # it may have been ended, which says nothing of the criterion
                 work.tried[index] = tried
                 self.listener.tried(work.criterion.id, tried)
 

@@ -120,6 +120,14 @@ def test_finding_says_where_and_what(sample: Sample):
     assert "posix.system" in finding.message
 
 
+def test_name_that_is_no_text_is_an_error_that_says_so(sample: Sample):
+    name = os.fsdecode(b"mod\xff.pt")
+    sample.write(name, zipped(call("posix")))
+    verdict = look(sample)
+    assert verdict.status == "error"
+    assert f"{name!a}: its name is no UTF-8" in verdict.summary
+
+
 def test_git_lfs_pointer_is_an_error_that_says_how_to_fetch_it(sample: Sample):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
     sample.write("weights.ckpt", pointer)

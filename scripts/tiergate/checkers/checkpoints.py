@@ -70,6 +70,9 @@ def observe(parameters: With, context: Context) -> Observation:
     for name in repository.files_under(parameters.paths):
         if context.candidate.cancellation.requested:
             return Observation(error=f"cancelled: {context.candidate.cancellation.reason}")
+        if not _is_text(name):
+            wrong.append(f"{name!a}: its name is no UTF-8, and no report can hold it: rename it")
+            continue
         if problem := _no_file(repository, name):
             wrong.append(f"{name}: {problem}")
             continue
@@ -89,6 +92,14 @@ def observe(parameters: With, context: Context) -> Observation:
         findings=tuple(findings),
         notes=(*wrong, f"{examined} model files examined"),
     )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_file(repository: Repository, name: str) -> str:

@@ -124,7 +124,8 @@ def _torchfix(program: Path) -> Reports:
     return Reports({(match[1], int(match[2])) for match in found})
 
 
-def _tiergate(program: Path, path: str = ".", cache: str = "0") -> Reports:
+def _tiergate(program: Path, path: str = ".", cache: str = "") -> Reports:
+    """Run the gate; without a folder for its cache each time from the start."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "gate.yaml")
         spec.write_text(GATE.replace("PATH", path), encoding="utf-8")
@@ -137,7 +138,10 @@ def _tiergate(program: Path, path: str = ".", cache: str = "0") -> Reports:
             "--python",
             VENVS / "candidate" / "bin" / "python",
         ]
-        environment = {"TIERGATE_CACHE": cache, "XDG_CACHE_HOME": str(Path.cwd() / ".cache")}
+        environment = {
+            "TIERGATE_CACHE": "1" if cache else "0",
+            "XDG_CACHE_HOME": cache or folder,
+        }
         (verdict,) = json.loads(_output(command, environment))["verdicts"]
     evidence = verdict["evidence"]
     return Reports(
@@ -244,8 +248,9 @@ def costs(all_detectors: list[Detector], tree: Path, rounds: int, *, slow: bool)
                 continue
             rows.append([detector.name, *_cost(1, lambda d=detector: d.run(d.program))])
         rows.append(["tiergate, cold", *_cost(rounds, lambda: _tiergate(OURS, "tree"))])
-        _tiergate(OURS, "tree", "1")
-        unchanged = _cost(rounds, lambda: _tiergate(OURS, "tree", "1"))
+        with tempfile.TemporaryDirectory(prefix="cache-") as kept:
+            _tiergate(OURS, "tree", kept)
+            unchanged = _cost(rounds, lambda: _tiergate(OURS, "tree", kept))
         rows.append(["tiergate, nothing changed", *unchanged])
         os.chdir(ROOT)
     own = _cost(rounds, lambda: _tiergate(OURS, "src"))

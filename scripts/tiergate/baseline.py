@@ -93,15 +93,14 @@ def collect(base: Base, context: Context) -> Answer:
         timings=None,
     )
     root = base.repository.root
-    paths = [
-        path
-        for path in msgspec.to_builtins(context.criterion.parameters)["paths"]
-        if (root / path.split("::")[0]).exists()
-    ]
+    parameters = msgspec.to_builtins(context.criterion.parameters)
+    paths = [path for path in parameters["paths"] if (root / path.split("::")[0]).exists()]
     if not paths:
         return Answer({})  # the base has no such tests yet
-    arguments = [*msgspec.to_builtins(context.criterion.parameters)["args"], "--collect-only"]
-    result, session = running.run_session(there, paths, arguments)
+    arguments = [*parameters["args"], "--collect-only"]
+    # As on the head: the bodies are compared.
+    plain = context.criterion.uses == "collection" or parameters.get("collect-only", False)
+    result, session = running.run_session(there, paths, arguments, plain=plain)
     problem = records.problem_of(result, session, collect_only=True)
     if not problem and session.counts["errors"]:
         first = session.failures[0]

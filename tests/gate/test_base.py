@@ -82,6 +82,15 @@ def test_a_renamed_test_is_known_again_by_its_body(suite):
     assert f"renamed since the base: {TESTS}::test_total → {TESTS}::test_sum" in done.stdout
 
 
+def test_a_renamed_test_that_is_run_is_known_again_by_its_body(sample):
+    sample.gate({**PASSES, "expect": {"passed": ">=base"}})
+    sample.commit()
+    edit(sample, "def test_total(", "def test_sum(")
+    done = sample.run("--base", "HEAD")
+    assert done.returncode == 0
+    assert f"renamed since the base: {TESTS}::test_total → {TESTS}::test_sum" in done.stdout
+
+
 def test_a_body_is_the_same_whatever_order_its_sets_have():
     sets = frozenset((0, 8)), frozenset((8, 0))
     assert len({str(kept) for kept in sets}) == 2  # as for texts in two processes

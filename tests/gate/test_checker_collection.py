@@ -34,6 +34,7 @@ def test_fewer_tests_than_expected_fail(sample: Sample):
         ("import nothing_like_it\n", "No module named 'nothing_like_it'"),
         ("def broken(:\n", "SyntaxError"),
         ("1 / 0\n", "ZeroDivisionError"),
+        ("import math\nassert math.floor(1.5) == 2\n", "assert 1 == 2"),
     ],
 )
 def test_file_that_does_not_import_is_an_error_and_named(

@@ -70,6 +70,7 @@ def part(parameters: With, context: Context) -> Part:
         context,
         parameters.paths,
         [*parameters.args, "--collect-only", "--continue-on-collection-errors"],
+        plain=True,
     )
     return running.part(result, session, context, collect_only=True)
 

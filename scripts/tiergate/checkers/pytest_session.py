@@ -115,7 +115,9 @@ def part(parameters: With, context: Context) -> Part:
     if (missing := running.absent(context, parameters.paths)) is not None:
         return missing
     arguments = [*parameters.args, "--collect-only"] if parameters.collect_only else parameters.args
-    result, session = running.run_session(context, parameters.paths, ["--tb=short", *arguments])
+    result, session = running.run_session(
+        context, parameters.paths, ["--tb=short", *arguments], plain=parameters.collect_only
+    )
     seen = running.part(result, session, context, collect_only=parameters.collect_only)
     if context.criterion.retries and not parameters.collect_only and not seen.error:
         return msgspec.structs.replace(seen, flaky=_retry(seen, parameters, context))

@@ -56,7 +56,10 @@ def run(job: dict[str, Any], channel: Channel) -> int:
     doubts = Doubts(channel)
     witness = Witness(owned, doubts.tell, channel.flush)
     outcomes = Outcomes(channel, owned, witness)
-    recorder = Recorder(channel, owned, doubts, witness, job["pythonpath"], job["arguments"])
+    compiled = Compiled(owned, plain=job.get("plain", False))
+    recorder = Recorder(
+        channel, owned, doubts, witness, compiled, job["pythonpath"], job["arguments"]
+    )
     plugins: list[Any] = [Monitor(witness, outcomes), recorder]
     if "share" in job:
         from .share import Share  # noqa: PLC0415 - it imports pytest
@@ -113,6 +116,7 @@ class Recorder:
         owned: Ownership,
         doubts: Doubts,
         witness: Witness,
+        compiled: Compiled,
         pythonpath: list[str],
         arguments: list[str],
     ) -> None:
@@ -122,7 +126,7 @@ class Recorder:
         self._witness = witness
         self._search = pythonpath or [str(Path(owned.root, "src")), owned.root]
         self._chosen = {arg.split("::")[0] for arg in arguments if "::" in arg}
-        self._compiled = Compiled()
+        self._compiled = compiled
         self._files: dict[str, written.Found] = {}
         self._names = written.Names((), ())
         self._functions: dict[str, list[tuple[str, tuple[str, ...], object]]] = {}

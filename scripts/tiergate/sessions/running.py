@@ -25,11 +25,19 @@ _SEPARATOR = re.compile(r"(?=/|::|\[)")
 
 
 def run_session(
-    context: Context, paths: list[str], arguments: Iterable[str]
+    context: Context, paths: list[str], arguments: Iterable[str], *, plain: bool = False
 ) -> tuple[ProbeResult, Session]:
-    """Run pytest on ``paths`` in the candidate's interpreter; only the context's share of them."""
+    """Run pytest on ``paths`` in the candidate's interpreter; only the context's share of them.
+
+    Args:
+        context: the criterion, and where it is evaluated.
+        paths: files, folders and node ids.
+        arguments: further ones of pytest.
+        plain: whether no test is run and no body of one compared with that of one that was: then
+            test files are compiled as they stand, which is quicker than to rewrite assertions.
+    """
     root = context.candidate.repository.root
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"plain": plain}
     if share := context.share:
         # A folder is walked as ever, and the files of others are left out; pytest takes a file
         # that it is given whatever any hook says.
@@ -63,7 +71,7 @@ def run_session(
             **values,
         },
         on_record,
-        _rewritten(context, paths),
+        [] if plain else _rewritten(context, paths),
     )
     session = records.read_session(result)
     doubt_foreign(session, paths)
